@@ -1,0 +1,72 @@
+"""metrics.json: what a run measured, in strict JSON that any program can read. The shape is versioned."""
+
+from __future__ import annotations
+
+import json
+import math
+from pathlib import Path
+
+from common import atomic
+from common.exits import InputFileError
+
+SCHEMA_VERSION = 1
+FINISHED_STATUSES = ("completed", "early_stopped")
+STATUSES = ("running", *FINISHED_STATUSES, "interrupted", "failed")
+
+
+def write_metrics(path: str | Path, document: dict) -> None:
+    """Write ``document`` to ``path`` in one step; a non-finite number becomes ``null``.
+
+    Whoever puts a non-finite number in says so in ``events``: the file alone cannot tell why a value is missing.
+    """
+    text = json.dumps(without_non_finite(document), indent=1, ensure_ascii=False, allow_nan=False)
+    atomic.write_text(path, text + "\n")
+
+
+def read_metrics(path: str | Path) -> dict:
+    """Read a metrics.json (or the one in a run folder) and check that it is one.
+
+    Raises:
+        InputFileError: missing, unreadable, not JSON, or not of a schema this version knows.
+    """
+    path = Path(path)
+    if path.is_dir():
+        path = path / "metrics.json"
+    try:
+        document = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise InputFileError("there is no such file", path=path, hint="give a metrics.json or a run folder") from None
+    except OSError as error:
+        raise InputFileError(f"cannot be read ({error.strerror})", path=path) from error
+    except (ValueError, RecursionError) as error:
+        raise InputFileError(f"is not valid JSON ({error})", path=path, hint="run the same training command again: "
+                             "it rebuilds the file from the newest checkpoint") from error  # fmt: skip
+    _check_shape(document, path)
+    return document
+
+
+def without_non_finite(value: object) -> object:
+    """The same nested value with every NaN and infinity replaced by None."""
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, dict):
+        return {key: without_non_finite(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [without_non_finite(item) for item in value]
+    return value
+
+
+def _check_shape(document: object, path: Path) -> None:
+    if not isinstance(document, dict) or not isinstance(document.get("schema_version"), int):
+        raise InputFileError("is not a metrics file: it has no schema_version", path=path)
+    if document["schema_version"] > SCHEMA_VERSION:
+        raise InputFileError(
+            f"has schema version {document['schema_version']}, newer than {SCHEMA_VERSION}",
+            path=path,
+            hint="use the version of ML Trainer that wrote it",
+        )
+    for key, kind in (("run", dict), ("epochs", list), ("events", list)):
+        if not isinstance(document.get(key), kind):
+            raise InputFileError(f"is not a metrics file: '{key}' is missing or of another type", path=path)
+    if not all(isinstance(epoch, dict) and isinstance(epoch.get("num"), int) for epoch in document["epochs"]):
+        raise InputFileError("is not a metrics file: an entry of 'epochs' has no 'num'", path=path)
