@@ -1,0 +1,51 @@
+from __future__ import annotations
+
+import json
+import math
+
+import pytest
+
+from common.exits import InputFileError
+from common.metrics_file import read_metrics, write_metrics
+
+DOCUMENT = {"schema_version": 1, "run": {"id": "x"}, "epochs": [{"num": 1, "train_loss": 0.5}], "events": []}
+
+
+def test_round_trip_from_file_and_from_folder(tmp_path):
+    write_metrics(tmp_path / "metrics.json", DOCUMENT)
+    assert read_metrics(tmp_path / "metrics.json") == DOCUMENT
+    assert read_metrics(tmp_path) == DOCUMENT
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
+def test_non_finite_numbers_become_null_at_any_depth(tmp_path, value):
+    write_metrics(tmp_path / "m.json", {**DOCUMENT, "best": {"values": [(value, 1.0)]}})
+    text = (tmp_path / "m.json").read_text()
+    strict = json.loads(text, parse_constant=lambda name: pytest.fail(f"{name} is no JSON"))
+    assert strict["best"] == {"values": [[None, 1.0]]}
+
+
+@pytest.mark.parametrize(
+    ("content", "complaint"),
+    [
+        (b"", "not valid JSON"),
+        (b'{"schema_version": 1, "run"', "not valid JSON"),
+        (b"\xff\xfe", "not valid JSON"),
+        (b"[" * 100_000, "not valid JSON"),
+        (b"[]", "no schema_version"),
+        (b'{"schema_version": 2}', "newer"),
+        (b'{"schema_version": 1, "run": {}, "epochs": {}, "events": []}', "'epochs'"),
+        (b'{"schema_version": 1, "run": {}, "epochs": [{"num": "1"}], "events": []}', "'num'"),
+    ],
+)
+def test_what_is_no_metrics_file_gets_one_sentence(tmp_path, content, complaint):
+    path = tmp_path / "m.json"
+    path.write_bytes(content)
+    with pytest.raises(InputFileError, match=complaint) as caught:
+        read_metrics(path)
+    assert str(path) in str(caught.value)
+
+
+def test_missing_file(tmp_path):
+    with pytest.raises(InputFileError, match="no such file"):
+        read_metrics(tmp_path / "none.json")
