@@ -133,15 +133,14 @@ def exactness_fingerprint(environment: Mapping[str, Any]) -> dict[str, Any]:
         environment: what ``collect_environment`` returned, now or in an older run's ``environment.json``. What an
             older version did not record counts as unknown (None).
     """
-    run = environment.get("run", {})
-    on_gpu = str(run.get("device", "")).startswith("cuda")
-    cpu, gpu, build = (environment.get(part) or {} for part in ("cpu", "gpu", "torch_build"))
-    packages = environment.get("packages", {})
+    run, python, packages = (_part(environment, name) for name in ("run", "python", "packages"))
+    cpu, gpu, build = (_part(environment, name) for name in ("cpu", "gpu", "torch_build"))
+    on_gpu = str(run.get("device")).startswith("cuda")
     return {
-        "python": ".".join(str(environment.get("python", {}).get("version")).split(".")[:2]),
+        "python": ".".join(str(python.get("version", "")).split(".")[:2]) or None,
         **{name: packages.get(name) for name in BIT_CHANGING_PACKAGES},
         "device": gpu.get("name") if on_gpu else cpu.get("model"),
-        "cpu_flags": None if on_gpu else " ".join(cpu.get("flags", [])),
+        "cpu_flags": None if on_gpu else " ".join(map(str, cpu.get("flags") or [])) or None,
         "cpu_capability": None if on_gpu else cpu.get("torch_capability"),
         "cuda": build.get("cuda") if on_gpu else None,
         "cudnn": build.get("cudnn") if on_gpu else None,
@@ -165,6 +164,11 @@ def fingerprint_differences(then: Mapping[str, Any], now: Mapping[str, Any]) -> 
         for name in fields
         if then.get(name) != now.get(name)
     ]
+
+
+def _part(environment: Mapping[str, Any], name: str) -> Mapping[str, Any]:
+    part = environment.get(name)
+    return part if isinstance(part, Mapping) else {}
 
 
 def _spoken(value: Any) -> str:

@@ -1,0 +1,130 @@
+"""Event files, read back with TensorBoard's own reader."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from tensorboard.backend.event_processing.event_file_loader import EventFileLoader
+
+from common import tensorboard_log
+from common.tensorboard_log import TensorBoardLog
+
+ROOT = Path(__file__).resolve().parents[2]
+EPOCH = {
+    "num": 1,
+    "train_loss": 1.5,
+    "val_loss": 1.25,
+    "train_acc": 50.0,
+    "val_acc": 75.0,
+    "val_f1": 0.5,
+    "lr": 0.125,
+    "gpu_util": None,
+    "time_s": 2,
+    "grad_norm": {"median": 0.5, "max": 4.0},
+    "health": {"dead_units": {"layer1": 0.25}, "note": "text", "ok": True},
+    "val_top5": 99.0,
+    "weights_sha256": "ab" * 32,
+}
+
+
+def scalars(folder: Path) -> dict[str, list[tuple[int, float]]]:
+    events = EventAccumulator(str(folder))
+    events.Reload()
+    return {tag: [(event.step, event.value) for event in events.Scalars(tag)] for tag in events.Tags()["scalars"]}
+
+
+def test_tensorboard_reads_every_number_of_an_epoch(tmp_path):
+    with TensorBoardLog(tmp_path / "tensorboard") as log:
+        log.add_epoch(EPOCH)
+        log.add_epoch({"num": 2, "train_loss": 0.5})
+    assert scalars(tmp_path / "tensorboard") == {
+        "loss/train": [(1, 1.5), (2, 0.5)],
+        "loss/val": [(1, 1.25)],
+        "accuracy_pct/train": [(1, 50.0)],
+        "accuracy_pct/val": [(1, 75.0)],
+        "macro/val_f1": [(1, 0.5)],
+        "optimizer/learning_rate": [(1, 0.125)],
+        "speed/epoch_s": [(1, 2.0)],
+        "grad_norm/median": [(1, 0.5)],
+        "grad_norm/max": [(1, 4.0)],
+        "health/dead_units/layer1": [(1, 0.25)],
+        "other/val_top5": [(1, 99.0)],
+    }
+
+
+def test_what_is_not_finite_is_left_out(tmp_path):
+    with TensorBoardLog(tmp_path) as log:
+        log.add_epoch({"num": 1, "train_loss": float("nan"), "val_loss": float("inf"), "val_acc": 10.0})
+    assert scalars(tmp_path) == {"accuracy_pct/val": [(1, 10.0)]}
+
+
+def test_an_epoch_can_be_read_while_the_log_is_open(tmp_path):
+    with TensorBoardLog(tmp_path) as log:
+        log.add_epoch({"num": 1, "train_loss": 2.0})
+        assert scalars(tmp_path) == {"loss/train": [(1, 2.0)]}
+
+
+def test_a_resumed_run_forgets_the_epochs_after_its_checkpoint(tmp_path):
+    with TensorBoardLog(tmp_path) as log:
+        for num in range(1, 6):
+            log.add_epoch({"num": num, "train_loss": float(num), "val_acc": 1.0})
+    with TensorBoardLog(tmp_path, resume_after_epoch=3) as log:
+        log.add_epoch({"num": 4, "train_loss": 40.0})
+    assert scalars(tmp_path) == {
+        "loss/train": [(1, 1.0), (2, 2.0), (3, 3.0), (4, 40.0)],
+        "accuracy_pct/val": [(1, 1.0), (2, 1.0), (3, 1.0)],
+    }
+
+
+def test_a_file_torn_by_a_power_cut_does_not_harm_the_resumed_run(tmp_path):
+    with TensorBoardLog(tmp_path) as log:
+        for num in (1, 2, 3):
+            log.add_epoch({"num": num, "train_loss": float(num)})
+    (torn,) = tmp_path.iterdir()
+    torn.write_bytes(torn.read_bytes()[:-5])
+    with TensorBoardLog(tmp_path, resume_after_epoch=2) as log:
+        log.add_epoch({"num": 3, "train_loss": 30.0})
+    assert scalars(tmp_path) == {"loss/train": [(1, 1.0), (2, 2.0), (3, 30.0)]}
+
+
+def test_later_files_sort_after_earlier_ones_also_when_the_clock_went_back(tmp_path, monkeypatch):
+    names = []
+    for now_s in (1_000_000.0, 1_000_000.0, 999_000.0, 2_000_000.0):
+        monkeypatch.setattr(tensorboard_log.time, "time", lambda now_s=now_s: now_s)
+        TensorBoardLog(tmp_path).close()
+        names.append(max(path.name for path in tmp_path.iterdir()))
+    assert names == [f"events.out.tfevents.{n:010d}.trainer" for n in (1_000_000, 1_000_001, 1_000_002, 2_000_000)]
+
+
+def test_the_file_says_its_version_first(tmp_path):
+    with TensorBoardLog(tmp_path) as log:
+        log.add_epoch({"num": 7, "train_loss": 1.0})
+    (path,) = tmp_path.iterdir()
+    first, second = EventFileLoader(str(path)).Load()
+    assert first.file_version == "brain.Event:2"
+    assert second.step == 7
+
+
+def test_the_checksum_is_crc32c():
+    # The standard's own check value, and its example of 32 zero bytes (RFC 3720, B.4).
+    assert tensorboard_log._crc32c(b"123456789") == 0xE3069283
+    assert tensorboard_log._crc32c(bytes(32)) == 0x8A9136AA
+
+
+def test_a_folder_that_cannot_be_made_is_an_error(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(OSError):
+        TensorBoardLog(tmp_path / "file" / "tensorboard")
+
+
+def test_writing_imports_neither_torch_nor_tensorboards_writer(tmp_path):
+    code = (
+        "import sys; from common.tensorboard_log import TensorBoardLog\n"
+        "with TensorBoardLog(sys.argv[1]) as log: log.add_epoch({'num': 1, 'lr': 0.1})\n"
+        "assert not {'torch', 'tensorboard.summary.writer.record_writer', 'numpy'} & set(sys.modules)"
+    )
+    subprocess.run([sys.executable, "-c", code, tmp_path / "log"], cwd=ROOT, check=True)
