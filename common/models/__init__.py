@@ -9,9 +9,9 @@ from typing import Any
 
 from torch import nn
 
+from common.choices import unknown_name
 from common.exits import UsageError
 from common.import_path import import_callable, is_import_path
-from common.models.layers import unknown_name
 from common.models.plugged_in import build_plugged_in
 from common.models.pretrained import load_pretrained
 from common.models.registry import ARCHITECTURES

@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Callable, Sequence
 
 from torch import Tensor, nn
 
+from common.choices import unknown_name
 from common.exits import UsageError
 
 ACTIVATIONS: dict[str, Callable[[], nn.Module]] = {
     "relu": nn.ReLU,
-    "leaky_relu": nn.LeakyReLU,
-    "elu": nn.ELU,
     "gelu": nn.GELU,
-    "silu": nn.SiLU,
     "tanh": nn.Tanh,
+    "silu": nn.SiLU,
+    "sigmoid": nn.Sigmoid,
 }
 
 
@@ -38,13 +37,6 @@ def make_activation(name: str) -> nn.Module:
     if name.lower() not in ACTIVATIONS:
         raise unknown_name("activation", name, ACTIVATIONS, field="model.activation")
     return ACTIVATIONS[name.lower()]()
-
-
-def unknown_name(kind: str, name: str, known: Sequence[str] | dict, *, field: str) -> UsageError:
-    """The error for a name that nothing is registered under, with the closest one that is."""
-    close = difflib.get_close_matches(name.lower(), list(known), n=1)
-    hint = f"did you mean `{close[0]}`?" if close else f"known are {', '.join(known)}"
-    return UsageError(f"unknown {kind} `{name}`", field=field, hint=hint)
 
 
 def require_image(architecture: str, input_shape: Sequence[int], min_side: int) -> tuple[int, int, int]:

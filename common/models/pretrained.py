@@ -57,8 +57,10 @@ def _load(path: str | Path) -> object:
     except pickle.UnpicklingError as error:
         message = "holds more than tensors, or is no PyTorch file, and was not loaded"
         raise InputFileError(message, path=path, field=FIELD, hint="save model.state_dict() alone") from error
-    except (RuntimeError, ValueError, EOFError, KeyError, AttributeError) as error:
-        raise InputFileError(f"is damaged or no PyTorch file ({error})", path=path, field=FIELD) from error
+    except Exception as error:
+        # On damaged bytes PyTorch's reader raises whatever they happen to run into: IndexError, struct.error, ...
+        reason = str(error).partition("\n")[0] or type(error).__name__
+        raise InputFileError(f"is damaged or no PyTorch file ({reason})", path=path, field=FIELD) from error
 
 
 def _state_dict_in(content: object, path: str | Path) -> dict[str, Tensor]:

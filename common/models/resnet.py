@@ -9,7 +9,7 @@ from collections.abc import Sequence
 
 from torch import Tensor, nn
 
-from common.exits import UsageError
+from common.choices import unknown_name
 from common.models.layers import SpatialMean, require_image
 
 # Below this many pixels a side, ImageNet's stem (which divides by 4 at once) leaves too little of the image.
@@ -152,9 +152,7 @@ def _stage(
 
 def _checked_stem(architecture: str, input_shape: Sequence[int], stem: str | None) -> tuple[str, int]:
     if stem is not None and stem not in STEM_MIN_SIDE:
-        raise UsageError(
-            f"unknown stem `{stem}`", field="model.architecture_args", hint=f"known are {', '.join(STEM_MIN_SIDE)}"
-        )
+        raise unknown_name("stem", stem, STEM_MIN_SIDE, field="model.architecture_args")
     if stem is None:
         stem = "small" if min(input_shape[-2:]) < SMALL_INPUT_SIDE else "imagenet"
     channels, _, _ = require_image(architecture, input_shape, STEM_MIN_SIDE[stem])

@@ -44,7 +44,7 @@ def test_a_file_of_the_working_directory_never_replaces_an_installed_module(work
 
 @pytest.mark.parametrize("text", ["nets.py:build", "my pkg:build", ":build", "nets:", "a:b:c", "../nets:build", "1a:b"])
 def test_malformed_paths_are_refused_before_anything_is_imported(text):
-    with pytest.raises(UsageError, match="is no import path; write it as `package.module:name`") as caught:
+    with pytest.raises(UsageError, match=r"is no import path; write it as `package\.module:name`") as caught:
         import_callable(text, field="model.architecture")
     assert caught.value.exit == Exit.USAGE
     assert caught.value.field == "model.architecture"
@@ -60,7 +60,7 @@ def test_a_missing_submodule_is_told_apart_from_a_missing_dependency(workplace):
     (workplace / "needs_other.py").write_text("import not_installed_anywhere\n")
     with pytest.raises(UsageError, match="it needs `not_installed_anywhere`"):
         import_callable("needs_other:build")
-    with pytest.raises(UsageError, match="there is no module `yaml.absent`"):
+    with pytest.raises(UsageError, match=r"there is no module `yaml\.absent`"):
         import_callable("yaml.absent:build")
 
 
