@@ -1,8 +1,8 @@
 """``checkpoints/manifest.json``: the SHA-256, size and position of each checkpoint, and which of them are sound.
 
-The file is ``{"schema_version": 1, "files": {NAME: {"sha256", "size_bytes", "epoch", "step"}}, "checksum"}``. The
-checksum (SHA-256 of ``files`` as canonical JSON) tells a damaged manifest from damaged checkpoints; a manifest without
-one is accepted.
+The file is ``{"schema_version": 1, "files": {NAME: {"sha256", "size_bytes", "epoch", "step", "previous_sha256"}},
+"checksum"}``. The checksum (SHA-256 of ``files`` as canonical JSON) tells a damaged manifest from damaged checkpoints;
+a manifest without one, or without ``previous_sha256``, is accepted.
 """
 
 from __future__ import annotations
@@ -43,12 +43,17 @@ _FIELDS = {"sha256", "size_bytes", "epoch", "step"}
 
 @dataclass(frozen=True)
 class ManifestEntry:
-    """What one checkpoint was when it was written; ``step`` counts optimiser steps since training began."""
+    """What one checkpoint is: its bytes, and how far training was (``step`` counts optimiser steps from the start).
+
+    An entry is written before its file is replaced. ``previous_sha256`` is that of the file it replaces, which still
+    stands if the writer was stopped between the two; None where there was none.
+    """
 
     sha256: str
     size_bytes: int
     epoch: int
     step: int
+    previous_sha256: str | None = None
 
 
 @dataclass(frozen=True)
@@ -131,30 +136,32 @@ def iterate_sound_checkpoints(folder: str | Path) -> Iterator[Path]:
     folder = checkpoint_folder(folder)
     entries = read_manifest(folder)
     for path in _newest_first(folder, entries):
-        if _reason_against(path, entries.get(path.name)) is None:
+        if _status(path, entries.get(path.name))[0] == "ok":
             yield path
 
 
 def damaged_checkpoints(folder: str | Path) -> list[tuple[Path, str]]:
-    """The other checkpoints of ``folder`` by name, each with what is wrong with it.
+    """The checkpoints of ``folder`` that something is wrong with, by name, each with what it is.
+
+    A file that cannot be verified, or is of another kind without the manifest knowing it, is neither sound nor damaged.
 
     Raises:
         OSError: the folder cannot be read.
     """
     folder = checkpoint_folder(folder)
     entries = read_manifest(folder)
-    judged = ((path, _reason_against(path, entries.get(path.name))) for path in checkpoint_files(folder))
-    return [(path, reason) for path, reason in judged if reason is not None]
+    judged = ((path, *_status(path, entries.get(path.name))) for path in checkpoint_files(folder))
+    return [(path, reason) for path, status, reason in judged if status == "damaged"]
 
 
-def _reason_against(path: Path, entry: ManifestEntry | None) -> str | None:
+def _status(path: Path, entry: ManifestEntry | None) -> tuple[str, str]:
+    """``ok``, ``damaged``, ``unverifiable`` or ``other``, and what is wrong."""
     try:
         report = verify(path, entry)
     except NotACheckpointError as error:
-        return error.message
-    if report.status == "damaged":
-        return str(report.damages[0])
-    return None if report.status == "ok" else "it has no checksums and no entry in the manifest"
+        is_remains = entry is not None or error.kind in ("empty", "unknown")
+        return ("damaged" if is_remains else "other"), error.message
+    return report.status, str(report.damages[0]) if report.damages else ""
 
 
 def _newest_first(folder: Path, entries: Mapping[str, ManifestEntry]) -> list[Path]:
@@ -168,7 +175,7 @@ def _newest_first(folder: Path, entries: Mapping[str, ManifestEntry]) -> list[Pa
 
 
 def _position(path: Path, entry: ManifestEntry | None) -> tuple[int, int]:
-    """What the file says itself, since an entry may be older than its file; the entry where the file says nothing."""
+    """What the file says itself, since an entry may be newer than its file; the entry where the file says nothing."""
     try:
         described = describe(path)
     except NotACheckpointError:
@@ -206,9 +213,14 @@ def _checked_entry(name: str, fields: object) -> ManifestEntry:
     counts = [fields[key] for key in ("size_bytes", "epoch", "step")]
     if not all(type(count) is int and count >= 0 for count in counts):
         raise ValueError(f"the entry of {name!r} holds something else than counts")
-    if not isinstance(fields["sha256"], str) or not _SHA256.fullmatch(fields["sha256"]):
+    previous = fields.get("previous_sha256")
+    if not _is_sha256(fields["sha256"]) or not (previous is None or _is_sha256(previous)):
         raise ValueError(f"the entry of {name!r} has no SHA-256")
-    return ManifestEntry(fields["sha256"], *counts)
+    return ManifestEntry(fields["sha256"], *counts, previous)
+
+
+def _is_sha256(value: object) -> bool:
+    return isinstance(value, str) and _SHA256.fullmatch(value) is not None
 
 
 def _checksum(files: Mapping[str, object]) -> str:

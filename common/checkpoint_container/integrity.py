@@ -24,8 +24,7 @@ class IntegrityReport:
     """The outcome of ``verify``.
 
     ``status`` is ``ok`` where every byte is covered by checksums that hold, ``unverifiable`` where nothing is wrong but
-    the file has no checksums and the manifest does not know it. ``matches_manifest`` is None without an entry, and
-    where the entry is older than the file (the writer was stopped between the two).
+    the file has no checksums and the manifest does not know it. ``matches_manifest`` is None without an entry.
     """
 
     status: Literal["ok", "damaged", "unverifiable"]
@@ -54,9 +53,11 @@ def verify(
     if description.has_checksums:
         damages += _checksum_damages(path, description)
         num_checked = len(description.records)
-    matches = _matches_manifest(path, manifest_entry, description, own_checksums_hold=num_checked > 0 and not damages)
+    matches = None
+    if manifest_entry is not None:
+        matches = sha256_of_file(path) in (manifest_entry.sha256, manifest_entry.previous_sha256)
     if matches is False and not damages:
-        damages.append(Damage("the file is not the one that manifest.json lists: size or SHA-256 differ"))
+        damages.append(Damage("the file is not the one that manifest.json lists: its SHA-256 differs"))
     otherwise = "ok" if num_checked or matches else "unverifiable"
     return IntegrityReport("damaged" if damages else otherwise, tuple(damages), num_checked, matches)
 
@@ -68,19 +69,6 @@ def sha256_of_file(path: str | Path) -> str:
         for block in _blocks(file.fileno(), 0, os.fstat(file.fileno()).st_size):
             digest.update(block)
     return digest.hexdigest()
-
-
-def _matches_manifest(
-    path: Path, entry: ManifestEntry | None, description: CheckpointDescription, *, own_checksums_hold: bool
-) -> bool | None:
-    if entry is None:
-        return None
-    if entry.size_bytes == description.size_bytes and entry.sha256 == sha256_of_file(path):
-        return True
-    # The checkpoint is renamed into place before the manifest is written: a writer that was stopped between the two
-    # leaves a sound newer file beside an older entry.
-    is_newer = None not in (description.step, entry.step) and description.step > entry.step
-    return None if own_checksums_hold and is_newer else False
 
 
 def _checksum_damages(path: Path, description: CheckpointDescription) -> Iterator[Damage]:
