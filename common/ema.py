@@ -87,4 +87,5 @@ def _buffers(model: nn.Module) -> dict[str, Tensor]:
 
 @torch.no_grad()
 def _copy(targets: Mapping[str, Tensor], sources: Mapping[str, Tensor]) -> None:
-    torch._foreach_copy_(list(targets.values()), [sources[name].detach() for name in targets])
+    if targets:
+        torch._foreach_copy_(list(targets.values()), [sources[name].detach() for name in targets])
