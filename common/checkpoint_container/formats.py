@@ -17,7 +17,12 @@ HEAD_BYTES = _TAR_MAGIC_OFFSET + len(_TAR_MAGIC)
 
 # kind, beginning of the file, what it is, what to do
 _BEGINNINGS = (
-    ("legacy", _LEGACY_MAGIC, "a checkpoint in PyTorch's old format (before 1.6), which has no checksums", _RESAVE),
+    (
+        "legacy",
+        _LEGACY_MAGIC,
+        "a checkpoint in PyTorch's old format (before 1.6), whose bytes cannot be verified",
+        _RESAVE,
+    ),
     ("numpy", b"\x93NUMPY", "a NumPy array", "give a file that torch.save wrote"),
     ("hdf5", b"\x89HDF\r\n\x1a\n", "an HDF5 file", "give a file that torch.save wrote"),
     ("gzip", b"\x1f\x8b", "a gzip file", "unpack it first"),
@@ -65,7 +70,7 @@ def refuse_other_formats(path: Path, head: bytes) -> None:
         if head.startswith(beginning):
             raise NotACheckpointError(kind, f"it is {what}", path=path, hint=hint)
     if head[_TAR_MAGIC_OFFSET:].startswith(_TAR_MAGIC):
-        what = "it is a tar archive, as PyTorch before 0.1.10 wrote, which has no checksums"
+        what = "it is a tar archive, as PyTorch before 0.1.10 wrote, whose bytes cannot be verified"
         raise NotACheckpointError("tar", what, path=path, hint=_RESAVE)
     if len(head) > 2 and head[0] == 0x80 and head[1] <= 5:
         what = "it is a bare pickle, not a file that torch.save wrote; unpickling it could run any code"
