@@ -85,6 +85,12 @@ class Console:
         """What only a closer look needs: standard error when verbose."""
         self._tell(text, shown=self._verbose and not self._quiet)
 
+    def show(self, text: str) -> None:
+        """For the screen only, where the log says the same in another form: standard error."""
+        if not self._quiet:
+            with self._without_bar():
+                _print(text.translate(_VISIBLE_CONTROLS), sys.stderr)
+
     def warning(self, text: str) -> None:
         """Something that the user should know and may want to change: standard error, marked as a warning."""
         self._tell(f"warning: {text}", shown=not self._quiet)

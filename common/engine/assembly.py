@@ -1,0 +1,271 @@
+"""The one place that turns a config into the parts of a training."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import nn
+
+from common.augmentation import build_augmentation
+from common.config import Config, config_to_mapping
+from common.data import BatchSource, Dataset, SplitFractions, load_dataset, make_batches, split_into_batches
+from common.device import autocast_for
+from common.ema import ExponentialMovingAverage
+from common.engine.progress import CheckpointPlan, Criterion, EarlyStopping, Progress
+from common.engine.state import TrainingState
+from common.engine.trainer import EvaluationSet, TrainerSettings
+from common.engine.training_step import TrainingStep
+from common.exits import InputFileError
+from common.losses import build_loss
+from common.models import build_model, count_parameters
+from common.optimizers import build_optimizer
+from common.schedulers import build_scheduler
+
+# Enough for a standard error of one point at 90% accuracy, and little beside an epoch of a set much larger than it.
+TRAIN_SAMPLE_SIZE = 2048
+EVALUATION_BATCH_SIZE = 512
+
+
+@dataclass
+class Parts:
+    """All that a training consists of, built and on its device, at its start."""
+
+    dataset: Dataset
+    device: torch.device
+    state: TrainingState
+    step: TrainingStep
+    train_source: BatchSource
+    train_sample: EvaluationSet
+    validation: EvaluationSet
+    settings: TrainerSettings
+    plan: CheckpointPlan
+    autocast: Callable
+    num_parameters: int
+
+    def evaluation_set(self, split: str) -> EvaluationSet:
+        """The samples of a split, to be measured on."""
+        return _evaluation_set(self.dataset, split, self.device, self.settings.batch_size)
+
+    def close(self) -> None:
+        """End the workers that load data."""
+        for source in (self.train_source, self.train_sample.source, self.validation.source):
+            source.close()
+
+
+def load_data(config: Config, *, write_files: bool = True) -> Dataset:
+    """The data set that a config names.
+
+    Raises:
+        InputFileError: it is missing, unreadable or unfit for training, or has other classes than the config says.
+    """
+    data = config.data
+    dataset = load_dataset(
+        data.source,
+        root=data.root,
+        split=SplitFractions(val=data.split.val, test=data.split.test, stratify=data.split.stratify),
+        image_size=data.image_size,
+        normalize=data.normalize,
+        cache=data.cache,
+        num_workers=data.num_workers,
+        label_column=data.label_column,
+        write_files=write_files,
+    )
+    dataset.raise_on_errors()
+    expected = config.model.num_classes
+    if expected is not None and expected != dataset.num_classes:
+        raise InputFileError(
+            f"is {expected}, but the data has {dataset.num_classes} classes",
+            field="model.num_classes",
+            hint="leave it out to take it from the data",
+        )
+    return dataset
+
+
+def build_parts(config: Config, dataset: Dataset, device: torch.device, *, mode: str) -> Parts:
+    """Everything a training needs. The random streams must have been seeded; building the model draws from them."""
+    model = _build_model(config, dataset).to(device)
+    if config.training.channels_last and len(dataset.input_shape) == 3:
+        model = model.to(memory_format=torch.channels_last)
+    precision = autocast_for(device, config.training.precision)
+    source = _train_source(config, dataset, device)
+    settings = _settings(config, dataset)
+    state = _state(config, dataset, model, settings, scaler=torch.amp.GradScaler(device.type) if precision.needs_grad_scaler else None)
+    step = _step(config, dataset, state, precision.context)
+    if config.training.compile:
+        model.compile()
+    validation = _evaluation_set(dataset, "val", device, settings.batch_size)
+    return Parts(
+        dataset=dataset,
+        device=device,
+        state=state,
+        step=step,
+        train_source=source,
+        train_sample=_train_sample(dataset, device, settings.batch_size),
+        validation=validation,
+        settings=settings,
+        plan=_checkpoint_plan(config, mode),
+        autocast=precision.context,
+        num_parameters=count_parameters(model),
+    )
+
+
+def steps_per_epoch(config: Config, dataset: Dataset) -> int:
+    """Optimizer steps in one epoch."""
+    per_step = config.training.batch_size * config.training.accumulate
+    num_train = dataset.splits["train"].num_samples
+    return num_train // per_step if config.data.drop_last else -(-num_train // per_step)
+
+
+def _build_model(config: Config, dataset: Dataset) -> nn.Module:
+    return build_model(
+        config.model.architecture,
+        input_shape=dataset.input_shape,
+        num_classes=dataset.num_classes,
+        dropout=config.model.dropout,
+        hidden_dims=config.model.hidden_dims,
+        activation=config.model.activation,
+        pretrained=config.model.pretrained,
+        architecture_args=config.model.architecture_args,
+    )
+
+
+def _model_spec(config: Config, dataset: Dataset, model: nn.Module) -> dict:
+    return {
+        "architecture": config.model.architecture,
+        "architecture_args": config.model.architecture_args,
+        "input_shape": list(dataset.input_shape),
+        "num_classes": dataset.num_classes,
+        "dropout": config.model.dropout,
+        "hidden_dims": None if config.model.hidden_dims is None else list(config.model.hidden_dims),
+        "activation": config.model.activation,
+        "class_names": list(dataset.class_names),
+        "preprocessing": dataset.preprocessing(),
+        "num_parameters": count_parameters(model),
+    }
+
+
+def _state(config: Config, dataset: Dataset, model: nn.Module, settings: TrainerSettings, *, scaler) -> TrainingState:
+    optimizer = build_optimizer(
+        model,
+        config.optimizer.type,
+        config.optimizer.learning_rate,
+        config.optimizer.weight_decay,
+        momentum=config.optimizer.momentum,
+        betas=config.optimizer.betas,
+        nesterov=config.optimizer.nesterov,
+    )
+    schedule = config.lr_scheduler
+    scheduler = build_scheduler(
+        optimizer,
+        schedule.type,
+        total_epochs=config.training.epochs,
+        steps_per_epoch=steps_per_epoch(config, dataset),
+        warmup_epochs=schedule.warmup_epochs,
+        patience=schedule.patience,
+        factor=schedule.factor,
+        min_lr=schedule.min_lr,
+        step_size=schedule.step_size,
+        mode=settings.early_stopping.criterion.mode,
+    )
+    ema = None if config.training.ema is None else ExponentialMovingAverage(model, config.training.ema)
+    return TrainingState(
+        model=model,
+        optimizer=optimizer,
+        scheduler=scheduler,
+        ema=ema,
+        scaler=scaler,
+        progress=Progress(),
+        config=config_to_mapping(config),
+        model_spec=_model_spec(config, dataset, model),
+    )
+
+
+def _step(config: Config, dataset: Dataset, state: TrainingState, autocast: Callable) -> TrainingStep:
+    device = next(state.model.parameters()).device
+    seed = config.reproducibility.seed
+    transforms = config.data_augmentation.transforms if config.data_augmentation.enabled else ()
+    return TrainingStep(
+        state.model,
+        state.optimizer,
+        state.scheduler,
+        build_loss(
+            label_smoothing=config.training.label_smoothing,
+            class_weights=config.training.class_weights,
+            num_classes=dataset.num_classes,
+            train_label_counts=dataset.splits["train"].class_counts(dataset.num_classes),
+        ).to(device),
+        augmentation=build_augmentation(transforms, seed=seed, normalizer=dataset.normalizer(device))
+        if transforms
+        else None,
+        ema=state.ema,
+        scaler=state.scaler,
+        autocast=autocast,
+        clip_max_norm=config.optimizer.gradient_clip_max_norm,
+    )
+
+
+def _settings(config: Config, dataset: Dataset) -> TrainerSettings:
+    stopping, checkpointing = config.early_stopping, config.checkpointing
+    return TrainerSettings(
+        epochs=config.training.epochs,
+        seed=config.reproducibility.seed,
+        batch_size=config.training.batch_size,
+        accumulate=config.training.accumulate,
+        drop_last=config.data.drop_last,
+        num_classes=dataset.num_classes,
+        validate_every_n_epochs=config.validation.validate_every_n_epochs,
+        save_every_n_steps=checkpointing.checkpoint_every_n_steps,
+        save_every_n_s=checkpointing.checkpoint_every_n_seconds,
+        monitor=Criterion(checkpointing.monitor, checkpointing.direction),
+        early_stopping=EarlyStopping(
+            Criterion(stopping.metric, stopping.direction, stopping.min_delta), stopping.patience, stopping.enabled
+        ),
+        clip_max_norm=config.optimizer.gradient_clip_max_norm,
+    )
+
+
+def _checkpoint_plan(config: Config, mode: str) -> CheckpointPlan:
+    checkpointing = config.checkpointing
+    stem = "final_model_{}.pt" if mode == "production" else "{}_model.pt"
+    return CheckpointPlan(
+        best_name=stem.format("best"),
+        last_name=stem.format("last"),
+        save_best=checkpointing.save_best,
+        save_last=checkpointing.save_last,
+        every_n_epochs=checkpointing.checkpoint_every_n_epochs,
+        keep_last_n=checkpointing.keep_last_n,
+        top_k=checkpointing.save_top_k if checkpointing.save_top_k > 1 else 0,  # the best one has a file of its own
+        criterion=Criterion(checkpointing.monitor, checkpointing.direction),
+    )
+
+
+def _train_source(config: Config, dataset: Dataset, device: torch.device) -> BatchSource:
+    data = config.data
+    return make_batches(
+        dataset.splits["train"],
+        device,
+        normalizer=dataset.normalizer(device),
+        num_workers=data.num_workers,
+        pin_memory=data.pin_memory,
+        persistent_workers=data.persistent_workers,
+        prefetch_factor=data.prefetch_factor,
+    )
+
+
+def _train_sample(dataset: Dataset, device: torch.device, batch_size: int) -> EvaluationSet:
+    """Training samples, evenly spread over the split, that show how well the model fits what it was trained on."""
+    num_train = dataset.splits["train"].num_samples
+    size = min(num_train, TRAIN_SAMPLE_SIZE)
+    indices = torch.arange(size) * num_train // size
+    return _evaluation_set(dataset, "train", device, batch_size, indices)
+
+
+def _evaluation_set(dataset, split: str, device, batch_size: int, indices: torch.Tensor | None = None) -> EvaluationSet:
+    samples = dataset.splits[split]
+    if indices is None:
+        indices = torch.arange(samples.num_samples)
+    source = make_batches(samples, device, normalizer=dataset.normalizer(device))
+    batches = split_into_batches(indices, max(batch_size, EVALUATION_BATCH_SIZE), drop_last=False)
+    return EvaluationSet(source, batches)

@@ -1,0 +1,182 @@
+"""What a run leaves behind when the training is over: predictions, the test, pictures, the report."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+
+from common import atomic, markdown
+from common.checkpoints import CheckpointStore, inference_state, load_checkpoint
+from common.console import format_duration
+from common.engine.evaluation import Evaluation, evaluate
+from common.engine.recorder import RunRecorder, metrics_document
+from common.engine.session import Session, run_description
+from common.manifest import damaged_checkpoints
+from common.plots import plot_confusion_matrix, plot_learning_curves
+from common.results_report import decide, results_markdown, run_checks
+
+
+def finish_run(session: Session, recorder: RunRecorder) -> dict:
+    """Write everything that stands at the end of a run. metrics.json says it is finished last, when all is there.
+
+    Returns:
+        The metrics document.
+    """
+    progress, mode = session.parts.state.progress, session.request.mode
+    assert progress.finished is not None
+    _load_best_weights(session)
+    _write_predictions(session.folder.predictions("val"), _evaluate(session, "val"))
+    test = _test(session)
+    document = metrics_document(run_description(session), progress, progress.finished, test)
+    best_epoch = progress.best["epoch"] if progress.best else None
+    title = f"{document['run']['dataset']['name']}, {session.request.loaded.config.model.architecture}, {mode}"
+    plot_learning_curves(progress.history, best_epoch, session.folder.learning_curves, title)
+    session.console.info(f"Training complete: {_summary(document)}")
+    _write_report(session, document)
+    document = recorder.write_metrics(progress, progress.finished, test)
+    session.console.info(f"Report: {session.folder.results(mode)}")
+    session.console.info(f"Next: {next_command(session)}")
+    return document
+
+
+def next_command(session: Session) -> str:
+    """What to type after this run."""
+    link = Path("checkpoints") / session.request.mode / session.parts.plan.best_name
+    real = session.folder.checkpoints / session.parts.plan.best_name
+    path = link if link.exists() and link.resolve() == real.resolve() else real
+    return f"python checkpoint_inspector.py --checkpoint {path}"
+
+
+def _load_best_weights(session: Session) -> None:
+    """Put the best epoch's weights into the model, where the run keeps them; else the last epoch's stay."""
+    plan, state = session.parts.plan, session.parts.state
+    if plan.save_best and state.progress.best is not None:
+        state.model.load_state_dict(inference_state(load_checkpoint(session.folder.checkpoints / plan.best_name)))
+    elif state.ema is not None:
+        state.model.load_state_dict(state.ema.state_dict()["model_state_dict"])
+
+
+def _evaluate(session: Session, split: str) -> Evaluation:
+    parts = session.parts
+    samples = parts.validation if split == "val" else parts.evaluation_set(split)
+    return evaluate(
+        parts.state.model,
+        samples.source,
+        samples.index_batches,
+        num_classes=parts.settings.num_classes,
+        autocast=parts.autocast,
+        check_stop=session.stop.raise_if_requested,
+    )
+
+
+def _write_predictions(path: Path, evaluation: Evaluation) -> None:
+    buffer = io.BytesIO()
+    np.savez(
+        buffer,
+        index=np.arange(len(evaluation.labels_B)),
+        label=evaluation.labels_B,
+        predicted=evaluation.predictions_B,
+        logits=evaluation.logits_BC,
+    )
+    atomic.write_bytes(path, buffer.getvalue())
+
+
+def _test(session: Session) -> dict | None:
+    test_set, dataset = session.request.loaded.config.test_set, session.parts.dataset
+    if not (test_set.enabled and test_set.evaluate_at_end):
+        return None
+    if "test" not in dataset.splits or dataset.splits["test"].num_samples == 0:
+        session.notices.append("The data has no test split, so nothing was tested.")
+        session.console.warning(session.notices[-1])
+        return None
+    evaluation = _evaluate(session, "test")
+    _write_predictions(session.folder.predictions("test"), evaluation)
+    document = test_document(evaluation, dataset.class_names)
+    matrix = evaluation.metrics.confusion_matrix
+    title = f"{dataset.name}, test set: {document['test_acc']:.2f}% of {len(evaluation.labels_B)} right"
+    plot_confusion_matrix(matrix, dataset.class_names, session.folder.confusion_matrix, title)
+    atomic.write_text(session.folder.test_results, _test_markdown(document, dataset.name))
+    session.console.info(f"Test accuracy: {document['test_acc']:.2f}%")
+    return document
+
+
+def test_document(evaluation: Evaluation, class_names: list[str]) -> dict:
+    """The ``test`` object of metrics.json."""
+    metrics = evaluation.metrics
+    per_class = [
+        {"name": name, "support": row.support, "precision": row.precision, "recall": row.recall, "f1": row.f1}
+        for name, row in zip(class_names, metrics.per_class, strict=True)
+    ]
+    return {
+        "test_loss": evaluation.loss,
+        "test_acc": metrics.accuracy_pct,
+        "test_f1": metrics.f1,
+        "test_precision": metrics.precision,
+        "test_recall": metrics.recall,
+        "per_class": per_class,
+        "confusion_matrix": np.asarray(metrics.confusion_matrix).tolist(),
+    }
+
+
+test_document.__test__ = False  # no test, whatever pytest thinks of the name
+
+
+def _test_markdown(test: Mapping, dataset_name: str) -> str:
+    rows = [
+        (row["name"], row["support"], f"{row['precision']:.4f}", f"{row['recall']:.4f}", f"{row['f1']:.4f}")
+        for row in test["per_class"]
+    ]
+    totals = markdown.table(
+        ["Metric", "Value"],
+        [
+            ("Accuracy", f"{test['test_acc']:.2f}%"),
+            ("Loss", f"{test['test_loss']:.4f}"),
+            ("F1 (macro)", f"{test['test_f1']:.4f}"),
+            ("Precision (macro)", f"{test['test_precision']:.4f}"),
+            ("Recall (macro)", f"{test['test_recall']:.4f}"),
+        ],
+    )
+    return markdown.document(
+        f"Test results: {dataset_name}",
+        [
+            ("", "The best checkpoint on data that no decision was based on."),
+            ("Totals", totals),
+            ("Per class", markdown.table(["Class", "Samples", "Precision", "Recall", "F1"], rows)),
+            ("Confusion matrix", "![Counts of true against predicted class](confusion_matrix.png)"),
+        ],
+    )
+
+
+def _write_report(session: Session, document: Mapping) -> None:
+    folder, config = session.folder, session.request.loaded.config
+    store = CheckpointStore(folder.checkpoints)
+    checks = run_checks(
+        document,
+        unsound_checkpoints=[path.name for path, _ in damaged_checkpoints(folder.checkpoints)],
+        num_checkpoints=len(store.sizes()),
+        log_lines=folder.log.read_text(encoding="utf-8").count("\n"),
+    )
+    text = results_markdown(
+        document,
+        session.environment,
+        config_text=folder.config.read_text(encoding="utf-8"),
+        checkpoint_sizes=store.sizes(),
+        checks=checks,
+        decision=decide(
+            document, checks, target_val_acc=config.target.val_acc, next_command=next_command(session)
+        ),
+        notices=session.notices,
+    )
+    atomic.write_text(folder.results(session.request.mode), text)
+
+
+def _summary(document: Mapping) -> str:
+    best, epochs = document["best"], len(document["epochs"])
+    took = f"{epochs} epochs in {format_duration(document['run']['duration_s'])}"
+    early = " (stopped early)" if document["run"]["status"] == "early_stopped" else ""
+    if best is None:
+        return took + early
+    return f"{took}{early}; best epoch {best['epoch']}: Val Loss: {best['val_loss']:.4f} | Val Acc: {best['val_acc']:.1f}%"

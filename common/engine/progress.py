@@ -1,0 +1,139 @@
+"""How far a training has come, as plain numbers: what a checkpoint carries so that a run can go on exactly."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import asdict, dataclass, field
+
+
+@dataclass
+class Progress:
+    """The position of a training and everything it has gathered on the way.
+
+    ``epoch`` (from 1) is the epoch to train next or in the middle of, ``batch`` the optimizer steps already done in
+    it, ``step`` those done in all. The partial sums belong to the epoch in the middle of which ``batch`` stands.
+    """
+
+    epoch: int = 1
+    batch: int = 0
+    step: int = 0
+    loss_sum: float = 0.0
+    samples: int = 0
+    grad_norms: list[float] = field(default_factory=list)
+    time_s: float = 0.0
+    data_time_s: float = 0.0
+    history: list[dict] = field(default_factory=list)
+    events: list[dict] = field(default_factory=list)
+    best: dict | None = None
+    epochs_without_improvement: int = 0
+    stopping_best: float | None = None
+    finished: str | None = None
+    started_at: str = ""
+    elapsed_s: float = 0.0
+
+    def begin_next_epoch(self) -> None:
+        """Move to the start of the next epoch, with empty sums."""
+        self.epoch += 1
+        self.batch = 0
+        self.loss_sum, self.samples, self.grad_norms = 0.0, 0, []
+        self.time_s, self.data_time_s = 0.0, 0.0
+
+    @property
+    def completed_epochs(self) -> int:
+        return len(self.history)
+
+    def as_dict(self) -> dict:
+        """Plain numbers, strings, lists and dicts, as a checkpoint may hold."""
+        return asdict(self)
+
+    @classmethod
+    def from_dict(cls, values: dict) -> Progress:
+        return cls(**values)
+
+
+@dataclass(frozen=True)
+class Criterion:
+    """Whether a metric got better: the larger the better for mode ``max``, by more than ``min_delta``."""
+
+    metric: str
+    mode: str
+    min_delta: float = 0.0
+
+    def improves(self, value: float | None, best: float | None) -> bool:
+        """A value that is missing or not finite is never better; any finite one beats none."""
+        if value is None or not math.isfinite(value):
+            return False
+        if best is None:
+            return True
+        return value > best + self.min_delta if self.mode == "max" else value < best - self.min_delta
+
+
+@dataclass(frozen=True)
+class EarlyStopping:
+    """Stop after ``patience`` validated epochs in a row without improvement."""
+
+    criterion: Criterion
+    patience: int
+    enabled: bool = True
+
+    def update(self, progress: Progress, record: dict) -> bool:
+        """Take one validated epoch in; returns whether training should stop."""
+        value = record[self.criterion.metric]
+        if self.criterion.improves(value, progress.stopping_best):
+            progress.stopping_best = value
+            progress.epochs_without_improvement = 0
+        else:
+            progress.epochs_without_improvement += 1
+        return self.enabled and progress.epochs_without_improvement >= self.patience
+
+
+BEST_VALUES = ("train_loss", "train_acc", "val_loss", "val_acc", "val_f1", "val_precision", "val_recall")
+
+
+def update_best(progress: Progress, criterion: Criterion, record: dict) -> bool:
+    """Keep the first epoch with the best monitored value; returns whether ``record`` is it."""
+    value = record[criterion.metric]
+    if not criterion.improves(value, progress.best["value"] if progress.best else None):
+        return False
+    progress.best = {
+        "epoch": record["num"],
+        "metric": criterion.metric,
+        "value": value,
+        **{key: record[key] for key in BEST_VALUES},
+    }
+    return True
+
+
+@dataclass(frozen=True)
+class CheckpointPlan:
+    """Which checkpoint files a run keeps: a function of its history alone, so that a restart decides the same."""
+
+    best_name: str
+    last_name: str
+    save_best: bool
+    save_last: bool
+    every_n_epochs: int | None
+    keep_last_n: int | None
+    top_k: int
+    criterion: Criterion
+
+    def files(self, progress: Progress) -> dict[str, int]:
+        """File name and the epoch it holds, for every file wanted after the last completed epoch."""
+        files = {name: epoch for epoch in self._kept_epochs(progress) for name in [f"checkpoint_epoch_{epoch}.pt"]}
+        if self.save_best and progress.best:
+            files[self.best_name] = progress.best["epoch"]
+        if self.save_last:
+            files[self.last_name] = progress.completed_epochs
+        return files
+
+    def _kept_epochs(self, progress: Progress) -> set[int]:
+        periodic: list[int] = []
+        if self.every_n_epochs:
+            periodic = list(range(self.every_n_epochs, progress.completed_epochs + 1, self.every_n_epochs))
+            periodic = periodic[-self.keep_last_n :] if self.keep_last_n else periodic
+        return {*periodic, *self._top_epochs(progress)}
+
+    def _top_epochs(self, progress: Progress) -> list[int]:
+        metric, sign = self.criterion.metric, -1.0 if self.criterion.mode == "max" else 1.0
+        scored = [(sign * record[metric], record["num"]) for record in progress.history if record[metric] is not None]
+        return [epoch for _, epoch in sorted(scored)[: self.top_k]]

@@ -1,0 +1,62 @@
+"""What one process that works on a run has at hand."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from common.config import LoadedConfig, config_sha256
+from common.console import Console
+from common.engine.assembly import Parts
+from common.run_folder import RunFolder, RunLock
+from common.signals import StopSignals
+
+
+@dataclass(frozen=True)
+class RunRequest:
+    """What to train and where to put it."""
+
+    loaded: LoadedConfig
+    mode: str
+    output_dir: Path
+    must_resume: bool
+    command_line: list[str]
+
+
+@dataclass
+class Session:
+    """One process working on a run: its parts and who it talks to."""
+
+    request: RunRequest
+    folder: RunFolder
+    lock: RunLock
+    console: Console
+    stop: StopSignals
+    parts: Parts
+    environment: dict
+    notices: list[str]
+
+
+def run_description(session: Session) -> dict:
+    """The ``run`` object of metrics.json but for its status and times."""
+    config, dataset = session.request.loaded.config, session.parts.dataset
+    sha256 = config_sha256(config)
+    sizes = {f"num_{name}": dataset.splits[name].num_samples if name in dataset.splits else 0
+             for name in ("train", "val", "test")}  # fmt: skip
+    device = session.parts.device
+    return {
+        "id": f"{session.request.mode}-{sha256[:12]}",
+        "mode": session.request.mode,
+        "seed": config.reproducibility.seed,
+        "config_sha256": sha256,
+        "device": f"{device} ({torch.cuda.get_device_name(device)})" if device.type == "cuda" else str(device),
+        "num_parameters": session.parts.num_parameters,
+        "dataset": {
+            "name": dataset.name,
+            "fingerprint": dataset.fingerprint,
+            **sizes,
+            "class_names": list(dataset.class_names),
+        },
+    }

@@ -1,0 +1,70 @@
+"""Everything that a training is made of at one instant, into a checkpoint and back, to the bit."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import torch
+from torch import nn
+
+from common import checkpoints
+from common.ema import ExponentialMovingAverage
+from common.engine.progress import Progress
+from common.schedulers import Scheduler
+from common.seeding import capture_rng_state, restore_rng_state
+
+_RECORDED = ("train_loss", "train_acc", "val_loss", "val_acc", "val_f1", "val_precision", "val_recall")
+
+
+@dataclass
+class TrainingState:
+    """The live objects of a training. ``config`` and ``model_spec`` go into every checkpoint as they are."""
+
+    model: nn.Module
+    optimizer: torch.optim.Optimizer
+    scheduler: Scheduler
+    ema: ExponentialMovingAverage | None
+    scaler: torch.amp.GradScaler | None
+    progress: Progress
+    config: dict
+    model_spec: dict
+
+    def capture(self) -> dict:
+        """A checkpoint of this instant: top-level keys as documented, only tensors and plain values inside.
+
+        ``epoch`` counts completed epochs; ``progress`` says where inside the next one this is.
+        """
+        record = self.progress.history[-1] if self.progress.history else {}
+        state = {
+            "schema_version": checkpoints.SCHEMA_VERSION,
+            "epoch": self.progress.completed_epochs,
+            "step": self.progress.step,
+            "model_state_dict": self.model.state_dict(),
+            "optimizer_state_dict": self.optimizer.state_dict(),
+            "scheduler_state_dict": self.scheduler.state_dict(),
+            "val_loss": record.get("val_loss"),
+            "val_acc": record.get("val_acc"),
+            "metrics": {key: record.get(key) for key in _RECORDED},
+            "config": self.config,
+            "rng_state": capture_rng_state(),
+            "progress": self.progress.as_dict(),
+            "model_spec": self.model_spec,
+        }
+        if self.ema is not None:
+            state["ema_state_dict"] = self.ema.state_dict()
+        if self.scaler is not None:
+            state["scaler_state_dict"] = self.scaler.state_dict()
+        return state
+
+    def restore(self, checkpoint: Mapping) -> None:
+        """Take over a checkpoint. The random state comes last, after everything that could draw from it."""
+        self.model.load_state_dict(checkpoint["model_state_dict"])
+        self.optimizer.load_state_dict(checkpoint["optimizer_state_dict"])
+        self.scheduler.load_state_dict(checkpoint["scheduler_state_dict"])
+        if self.ema is not None:
+            self.ema.load_state_dict(checkpoint["ema_state_dict"])
+        if self.scaler is not None:
+            self.scaler.load_state_dict(checkpoint["scaler_state_dict"])
+        self.progress = Progress.from_dict(checkpoint["progress"])
+        restore_rng_state(checkpoint["rng_state"])
