@@ -97,7 +97,10 @@ def _accepted(
     builder: Callable, architecture: str, common_arguments: dict[str, Any], architecture_args: dict[str, Any]
 ) -> dict[str, Any]:
     """The keywords to call ``builder`` with. A setting that it would ignore is an error, never silence."""
-    names, takes_any = _keywords(builder)
+    try:
+        names, takes_any = _keywords(builder)
+    except ValueError as error:
+        raise UsageError(f"`{architecture}` does not tell which arguments it takes", field=FIELD) from error
     if "num_classes" not in names and not takes_any:
         raise UsageError(f"`{architecture}` must take the keyword `num_classes`", field=FIELD)
     for name in architecture_args:

@@ -64,7 +64,8 @@ class ResNet(nn.Module):
         super().__init__()
         if stem == "imagenet":
             self.conv1 = nn.Conv2d(channels, 64, kernel_size=7, stride=2, padding=3, bias=False)
-            # These windows overlap, but the CUDA backward gathers over them and adds nothing atomically.
+            # These windows overlap, but the CUDA backward gathers over them, without atomic additions whose order
+            # would vary (ATen's DilatedMaxPool2d.cu).
             self.maxpool: nn.Module = nn.MaxPool2d(kernel_size=3, stride=2, padding=1)
         else:
             self.conv1 = nn.Conv2d(channels, 64, kernel_size=3, padding=1, bias=False)

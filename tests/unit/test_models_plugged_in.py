@@ -119,3 +119,8 @@ def test_trying_a_model_out_draws_nothing_from_the_random_stream(nets):
     torch.manual_seed(3)
     nets("draws")
     assert torch.equal(torch.rand(4), expected)
+
+
+def test_a_callable_without_a_signature_is_refused():
+    with pytest.raises(UsageError, match="does not tell which arguments it takes"):
+        build_model("builtins:dict", input_shape=(4,), num_classes=3)
