@@ -95,7 +95,8 @@ class FileReport:
 
     def verdict(self, *, alone: bool) -> str:
         """One line: ``✓ Config valid``, or how many errors and warnings there are."""
-        from common.config.problems import count, printable
+        from common.config.characters import printable
+        from common.config.problems import count
 
         warnings = count(self.num_warnings, "warning")
         path = printable(self.path)
@@ -129,7 +130,7 @@ def _problems_of(path: str, mode: str | None) -> list[Problem]:
 
 def _print_document(args: argparse.Namespace) -> None:
     if args.print_schema:
-        from common.config.json_schema import schema_text
+        from common.config.editor_schema import schema_text
 
         print(schema_text(), end="")
     else:
@@ -179,7 +180,7 @@ def _annotation(problem: Problem) -> str:
 
 
 def _escaped(text: str, more: str = "") -> str:
-    from common.config.problems import printable
+    from common.config.characters import printable
 
     for character in "%\r\n" + more:
         text = text.replace(character, f"%{ord(character):02X}")

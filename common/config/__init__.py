@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from common.config.dumping import config_differences, config_sha256, config_to_mapping, dump_config
-    from common.config.json_schema import json_schema
+    from common.config.editor_schema import json_schema
     from common.config.loading import LoadedConfig, check_config, config_from_mapping, load_config
     from common.config.modes import PRESETS, Mode
     from common.config.problems import ConfigInvalidError, Problem
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 _HOMES = {
     "dumping": ("config_differences", "config_sha256", "config_to_mapping", "dump_config"),
-    "json_schema": ("json_schema",),
+    "editor_schema": ("json_schema",),
     "loading": ("LoadedConfig", "check_config", "config_from_mapping", "load_config"),
     "modes": ("PRESETS", "Mode"),
     "problems": ("ConfigInvalidError", "Problem"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Callable, Sequence
 from typing import Annotated, Any, Literal
@@ -9,10 +10,15 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
 from pydantic_core import PydanticCustomError
 
+from common.config.characters import hidden_character, name_of
+from common.config.yaml_scalars import LARGEST_INTEGER
+
 IMPORT_PATH = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*", re.ASCII)
 _IMPORT_PATH_JSON = r"^[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*$"
 _DEVICE = re.compile(r"auto|cpu|cuda(:(0|[1-9][0-9]{0,2}))?", re.ASCII)
 
+MAX_PLAIN_DEPTH = 16
+MAX_KEY_LENGTH = 200
 MAX_TEXT_LENGTH = 10_000
 MAX_LINE_LENGTH = 1_000
 
@@ -94,11 +100,49 @@ def _check_seed(value: object) -> object:
     return value
 
 
+def _check_visible(text: str) -> str:
+    index = hidden_character(text)
+    if index is not None:
+        raise PydanticCustomError("value", "holds a character that cannot be seen", {"hint": name_of(text[index])})
+    return text
+
+
+def _check_plain_mapping(mapping: dict[str, Any]) -> dict[str, Any]:
+    if not _is_plain(mapping, MAX_PLAIN_DEPTH):
+        raise PydanticCustomError(
+            "value", "holds something that YAML cannot say", {"hint": "use text, finite numbers, lists and mappings"}
+        )
+    return mapping
+
+
+def _is_plain(value: object, depth: int) -> bool:
+    """Whether ``value`` can be written as YAML and read back as it was."""
+    if depth == 0:
+        return False
+    if isinstance(value, dict):
+        return all(_is_plain_key(key) and _is_plain(inner, depth - 1) for key, inner in value.items())
+    if type(value) in {list, tuple}:
+        return all(_is_plain(inner, depth - 1) for inner in value)
+    if type(value) is str:
+        return hidden_character(value) is None
+    if type(value) is int:
+        return abs(value) <= LARGEST_INTEGER
+    return value is None or type(value) is bool or (type(value) is float and math.isfinite(value))
+
+
+def _is_plain_key(key: object) -> bool:
+    line = type(key) is str and len(key) <= MAX_KEY_LENGTH and hidden_character(key) is None
+    return line and not any(character in key for character in "\t\r\n")
+
+
 Device = Annotated[str, AfterValidator(_check_device), JsonForm(_device_form)]
 Seed = Annotated[int, Field(ge=0, le=2**32 - 1), BeforeValidator(_check_seed)]
 
-Text = Annotated[str, Field(max_length=MAX_TEXT_LENGTH)]
-Line = Annotated[str, Field(min_length=1, max_length=MAX_LINE_LENGTH, pattern=r"^[^\r\n]+$")]
+Text = Annotated[str, Field(max_length=MAX_TEXT_LENGTH), AfterValidator(_check_visible)]
+Line = Annotated[
+    str, Field(min_length=1, max_length=MAX_LINE_LENGTH, pattern=r"^[^\r\n\t]+$"), AfterValidator(_check_visible)
+]
+PlainMapping = Annotated[dict[str, Any], AfterValidator(_check_plain_mapping)]
 
 LARGEST_COUNT = 1_000_000_000
 

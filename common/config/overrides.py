@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from common.config.json_schema import fragment_at
+from common.config.editor_schema import fragment_at
 from common.config.problems import Problem
 from common.config.schema_errors import UNKNOWN, SchemaError, is_about, unknown_key_hint
 from common.config.yaml_document import KeyPath, read_yaml_text

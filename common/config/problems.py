@@ -2,16 +2,32 @@
 
 from __future__ import annotations
 
-import difflib
 import unicodedata
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from common.config.characters import printable
 from common.exits import CheckFailedError
 
 ERROR = "error"
 WARNING = "warning"
+
+# What other tools call the same thing, without underscores.
+_OTHER_NAMES = {
+    "lr": "learning_rate",
+    "wd": "weight_decay",
+    "bs": "batch_size",
+    "arch": "architecture",
+    "network": "architecture",
+    "numepochs": "epochs",
+    "maxepochs": "epochs",
+    "gradclip": "gradient_clip_max_norm",
+    "clipnorm": "gradient_clip_max_norm",
+    "accuracy": "val_acc",
+    "valaccuracy": "val_acc",
+    "loss": "val_loss",
+}
 
 _WIDEST_EXCERPT = 110
 _SHOWN_BEFORE_CARET = 50
@@ -90,24 +106,22 @@ def in_file_order(problems: Iterable[Problem]) -> list[Problem]:
 
 
 def did_you_mean(word: str, known: Iterable[str]) -> str | None:
-    """The known word that ``word`` is most likely a misspelling of."""
+    """The known word that ``word`` is most likely a misspelling of, or another name for."""
     known = list(known)
     plain = {_squeezed(name): name for name in reversed(known)}
+    other_name = _OTHER_NAMES.get(_squeezed(word))
+    if other_name in known:
+        return other_name
     if _squeezed(word) in plain:
         return plain[_squeezed(word)]
+    import difflib  # 5 ms that a valid config need not wait for
+
     close = difflib.get_close_matches(word.lower()[:80], known, n=1, cutoff=0.6)
     return close[0] if close else None
 
 
 def count(number: int, noun: str) -> str:
     return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
-
-
-def printable(text: str) -> str:
-    """``text`` with nothing in it that could move the cursor, hide or reorder what follows."""
-    if text.isascii() and text.isprintable():
-        return text
-    return "".join(c if c.isprintable() or c == " " else "\N{REPLACEMENT CHARACTER}" for c in text)
 
 
 def _squeezed(word: str) -> str:

@@ -7,8 +7,8 @@ from collections.abc import Iterator
 from typing import Any
 
 from common.config.augmentation_schema import TRANSFORMS
+from common.config.editor_schema import fragment_at, words
 from common.config.field_types import Section
-from common.config.json_schema import fragment_at, words
 from common.config.modes import PRESETS
 from common.config.sections import Config
 

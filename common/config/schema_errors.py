@@ -8,8 +8,9 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from common.config.json_schema import all_keys, choices_at, fragment_at, keys_at, words
-from common.config.problems import did_you_mean, printable
+from common.config.characters import printable
+from common.config.editor_schema import all_keys, choices_at, fragment_at, keys_at, words
+from common.config.problems import did_you_mean
 from common.config.sections import Config
 from common.config.yaml_document import KeyPath, dotted
 from common.config.yaml_scalars import quoted_value_hint, trap_hint
@@ -19,7 +20,7 @@ MISSING_SECTION = "missing-section"
 UNKNOWN = "unknown-key"
 
 _MAX_SHOWN = 60
-_OWN_MESSAGES = frozenset({"conflict", "transform_form"})
+_OWN_MESSAGES = frozenset({"conflict", "transform_form", "value"})
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,7 @@ A field without a default is required.
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 from pydantic_core import PydanticCustomError
@@ -24,6 +24,7 @@ from common.config.field_types import (
     Metric,
     NotNegative,
     Percent,
+    PlainMapping,
     Positive,
     Section,
     Seed,
@@ -74,7 +75,7 @@ class Model(Section):
     )
     activation: Activation = Field("relu", description="Non-linearity, where the architecture leaves a choice.")
     pretrained: Line | None = Field(None, description="File of weights to start from; null starts at random.")
-    architecture_args: dict[str, Any] = Field(
+    architecture_args: PlainMapping = Field(
         default_factory=dict, description="Further arguments for an architecture given by import path."
     )
 

@@ -8,7 +8,6 @@ numbers beyond 64 bits, keys that are not text.
 from __future__ import annotations
 
 import re
-import unicodedata
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,7 +15,8 @@ from typing import Any
 
 import yaml
 
-from common.config.problems import ConfigInvalidError, Problem, in_file_order, printable
+from common.config.characters import hidden_character, is_hidden, name_of, printable
+from common.config.problems import ConfigInvalidError, Problem, in_file_order
 from common.config.yaml_nodes import Kind, Node, TreeError, parse_tree
 from common.config.yaml_scalars import ScalarError, resolve
 from common.config.yaml_syntax import explain
@@ -28,8 +28,6 @@ MAX_HIDDEN_SHOWN = 20
 KeyPath = tuple[str | int, ...]
 
 _LINE_END = re.compile("\r\n|\r|\n")
-_HIDDEN_CATEGORIES = frozenset({"Cc", "Cf", "Cs", "Zl", "Zp"})
-_BLANK_LETTERS = frozenset("\u034f\u115f\u1160\u17b4\u17b5\u2800\u3164\uffa0\ufffe\uffff")
 
 
 class Unreadable:
@@ -123,12 +121,12 @@ def read_yaml(path: str | Path) -> Document:
         InputFileError: it cannot be read, or is not UTF-8.
     """
     content = read_limited(path)
+    source = printable(str(path))
     if len(content) > MAX_BYTES:
-        document = Document(str(path), [])
-        message = f"larger than {MAX_BYTES // 1024} KiB"
-        document.problems.append(Problem(str(path), "too-large", message, line=1, column=1, end_column=2))
+        document = Document(source, [])
+        document.problems.append(document.problem("too-large", f"larger than {MAX_BYTES // 1024} KiB", Span(1, 1, 2)))
         return document
-    return read_yaml_text(_decoded(content, path), str(path))
+    return read_yaml_text(_decoded(content, path), source)
 
 
 def read_yaml_text(text: str, source: str, *, first_line: int = 1) -> Document:
@@ -158,19 +156,6 @@ def read_limited(path: str | Path) -> bytes:
         raise InputFileError(f"cannot be read ({reason})", path=printable(str(path))) from error
 
 
-def hidden_character(text: str) -> int | None:
-    """Index of the first character that cannot be seen or that reorders others, or None."""
-    if text.isascii() and text.isprintable():
-        return None
-    return next((index for index, c in enumerate(text) if _is_hidden(c)), None)
-
-
-def _is_hidden(character: str) -> bool:
-    if character in "\t\n\r":
-        return False
-    return unicodedata.category(character) in _HIDDEN_CATEGORIES or character in _BLANK_LETTERS
-
-
 def _sound(document: Document, what: str) -> Document:
     if document.problems:
         raise ConfigInvalidError(document.problems, what=what)
@@ -192,11 +177,10 @@ def _hidden_characters(document: Document) -> Iterator[Problem]:
         if line.isascii() and (line.isprintable() or line.replace("\t", "").isprintable()):
             continue
         for index, character in enumerate(line):
-            if _is_hidden(character) and shown < MAX_HIDDEN_SHOWN:
+            if is_hidden(character) and shown < MAX_HIDDEN_SHOWN:
                 shown += 1
-                name = f"U+{ord(character):04X} {unicodedata.name(character, 'control character')}"
                 yield document.problem(
-                    "hidden-character", f"a character that cannot be seen: {name}",
+                    "hidden-character", f"a character that cannot be seen: {name_of(character)}",
                     Span(number, index + 1, index + 2), hint="remove it",
                 )  # fmt: skip
 
@@ -240,7 +224,7 @@ class _Reading:
     def _scalar(self, node: Node, path: KeyPath) -> Any:
         index = hidden_character(node.text)
         if index is not None:
-            name = f"U+{ord(node.text[index]):04X}"
+            name = name_of(node.text[index])
             return self._refuse(
                 node, path, "hidden-character", f"an escape for a character that cannot be seen: {name}", "remove it"
             )

@@ -96,7 +96,7 @@ class _Builder:
             self._attach(self._target(event))
         elif isinstance(event, yaml.ScalarEvent):
             node = self._new_node(Kind.SCALAR, event)
-            node.text, node.plain = event.value, bool(event.implicit[0]) and event.style is None
+            node.text, node.plain = event.value, event.style is None and event.tag is None
             self._attach(node)
         elif isinstance(event, yaml.SequenceStartEvent):
             self._begin(self._new_node(Kind.SEQUENCE, event))

@@ -13,20 +13,21 @@ _NULLS = frozenset({"", "~", "null", "Null", "NULL"})
 _BOOLEANS = {"true": True, "True": True, "TRUE": True, "false": False, "False": False, "FALSE": False}
 _INTEGER = re.compile(r"[-+]?(0|[1-9][0-9]*)", re.ASCII)
 _PREFIXED = re.compile(r"0o[0-7]+|0x[0-9a-fA-F]+", re.ASCII)
-_FLOAT = re.compile(r"[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)([eE][-+]?[0-9]+)?", re.ASCII)
+_FLOAT = re.compile(r"[-+]?(\.[0-9]+|[0-9]+\.[0-9]*)([eE][-+]?[0-9]+)?|[-+]?[0-9]+[eE][-+]?[0-9]+", re.ASCII)
 _NOT_FINITE = re.compile(r"[-+]?\.(inf|Inf|INF)|\.(nan|NaN|NAN)", re.ASCII)
 
-_SWITCH = re.compile(r"yes|no|on|off|y|n", re.IGNORECASE)
-_LEADING_ZERO = re.compile(r"[-+]?0[0-9]+", re.ASCII)
-_GROUPED = re.compile(r"[-+]?[0-9][0-9_]*_[0-9_]*(\.[0-9_]*)?", re.ASCII)
-_BASE_60 = re.compile(r"[-+]?[0-9]+(:[0-5]?[0-9])+(\.[0-9]*)?", re.ASCII)
-_DATE = re.compile(r"[0-9]{4}-[0-9]{1,2}-[0-9]{1,2}([Tt ].*)?", re.ASCII)
-_DECIMAL_COMMA = re.compile(r"[-+]?[0-9]+,[0-9]+", re.ASCII)
-_PER_CENT = re.compile(r"[-+]?[0-9.]+ ?%", re.ASCII)
-_WORD_FOR_NULL = re.compile(r"none|nil|nan", re.IGNORECASE)
+# Compiled when first needed, which for a sound config is never.
+_SWITCH = r"(?i:yes|no|on|off|y|n)"
+_LEADING_ZERO = r"[-+]?0[0-9]+"
+_GROUPED = r"[-+]?[0-9][0-9_]*(\.[0-9_]*)?"
+_BASE_60 = r"[-+]?[0-9]+(:[0-5]?[0-9])+(\.[0-9]*)?"
+_DATE = r"[0-9]{4}-[0-9]{1,2}-[0-9]{1,2}([Tt ].*)?"
+_DECIMAL_COMMA = r"[-+]?[0-9]+,[0-9]+"
+_PER_CENT = r"[-+]?[0-9.]+ ?%"
+_WORD_FOR_NULL = r"(?i:none|nil|nan)"
 
 _MAX_DIGITS = 400
-_LARGEST_INTEGER = 2**63 - 1
+LARGEST_INTEGER = 2**63 - 1
 
 
 class ScalarError(ValueError):
@@ -49,8 +50,6 @@ def resolve(text: str) -> bool | int | float | str | None:
         return _BOOLEANS[text]
     if _NOT_FINITE.fullmatch(text):
         raise ScalarError("not a finite number", "write a finite number, or quote it if text is meant")
-    if _LEADING_ZERO.fullmatch(text):
-        return text
     if _INTEGER.fullmatch(text) or _PREFIXED.fullmatch(text):
         return _integer(text)
     if _FLOAT.fullmatch(text):
@@ -68,22 +67,22 @@ def is_text_when_plain(text: str) -> bool:
 
 def trap_hint(text: str) -> str | None:
     """What to write instead, where ``text`` looks like a number, truth value or null but is none."""
-    if _SWITCH.fullmatch(text):
+    if re.fullmatch(_SWITCH, text):
         meant = "true" if text.lower() in {"yes", "on", "y"} else "false"
         return f"`{text}` is text in YAML 1.2; write `{meant}` if a truth value is meant"
-    if _LEADING_ZERO.fullmatch(text):
+    if re.fullmatch(_LEADING_ZERO, text):
         return f"with a leading zero, readers disagree (octal or decimal); write {_without_leading_zeros(text)}"
-    if _GROUPED.fullmatch(text):
+    if "_" in text and re.fullmatch(_GROUPED, text):
         return f"YAML 1.2 has no digit separators; write {text.replace('_', '')}"
-    if _BASE_60.fullmatch(text):
+    if re.fullmatch(_BASE_60, text):
         return "with colons it is text (some readers count in base 60); write a plain number"
-    if _DATE.fullmatch(text):
+    if re.fullmatch(_DATE, text):
         return "this is a date, read as text; write a plain number, or quote it where text is meant"
-    if _DECIMAL_COMMA.fullmatch(text):
+    if re.fullmatch(_DECIMAL_COMMA, text):
         return f"write {text.replace(',', '.')} with a decimal point, or without the comma if it groups digits"
-    if _PER_CENT.fullmatch(text):
+    if re.fullmatch(_PER_CENT, text):
         return "write the number without the percent sign"
-    if _WORD_FOR_NULL.fullmatch(text):
+    if re.fullmatch(_WORD_FOR_NULL, text):
         return "write `null` if no value is meant"
     return None
 
@@ -101,7 +100,7 @@ def _integer(text: str) -> int:
     if len(text) > _MAX_DIGITS:
         raise _out_of_range("too large")
     value = int(text, 0)
-    if abs(value) > _LARGEST_INTEGER:
+    if abs(value) > LARGEST_INTEGER:
         raise _out_of_range("too large")
     return value
 

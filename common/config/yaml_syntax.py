@@ -26,9 +26,14 @@ _MEANINGS = (
         "start entries of one mapping or list in the same column, and quote text with special characters",
     ),
     (
-        r"expected ',' or '\]'|expected ',' or '\}'",
+        r"expected ',' or '\]'|expected ',' or '\}'|found '<stream end>'",
         "a bracket that is not closed",
         "close it, or put a comma between the entries",
+    ),
+    (
+        "expected '<document start>'",
+        "something after the end of the document",
+        "write the file as one mapping, `key: value` line by line",
     ),
     ("unexpected end of stream", "a quote that is not closed", "close it"),
     (
