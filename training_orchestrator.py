@@ -10,6 +10,7 @@ from pathlib import Path
 
 from common import command
 from common.exits import Exit
+from common.signals import StopSignals
 
 EXAMPLES = """\
   python training_orchestrator.py --config configs/training_config.yaml --mode baseline --output-dir results/baseline/
@@ -43,6 +44,12 @@ def make_parser() -> argparse.ArgumentParser:
 
 
 def program(args: argparse.Namespace) -> Exit:
+    with StopSignals() as stop:
+        return train_as_asked(args, stop)
+
+
+def train_as_asked(args: argparse.Namespace, stop: StopSignals) -> Exit:
+    """Check the config, then train or dry-run."""
     # Imported here, so that --help and a wrong flag answer at once; the config is checked before torch is loaded.
     from common.config import load_config
     from common.console import Console
@@ -61,7 +68,7 @@ def program(args: argparse.Namespace) -> Exit:
         must_resume=args.resume,
         command_line=[Path(__file__).name, *sys.argv[1:]],
     )
-    result = dry_run(request, console) if args.dry_run else train(request, console)
+    result = dry_run(request, console) if args.dry_run else train(request, console, stop)
     if args.json:
         command.print_json(result)
     return Exit.DONE

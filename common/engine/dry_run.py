@@ -13,7 +13,6 @@ from common.engine.assembly import Parts, steps_per_epoch
 from common.engine.evaluation import evaluate
 from common.engine.run import prepare
 from common.engine.session import RunRequest
-from common.signals import StopSignals
 
 # The first step pays for memory and kernel choice once; the next few show what a step costs.
 TIMED_STEPS = 3
@@ -25,12 +24,11 @@ def dry_run(request: RunRequest, console: Console) -> dict:
     Returns:
         The plan, for programs: sizes in samples and bytes, times in seconds.
     """
-    with StopSignals():
-        parts, _ = prepare(request, console, write_files=False)
-        try:
-            plan = _plan(request, parts)
-        finally:
-            parts.close()
+    parts, _ = prepare(request, console, write_files=False)
+    try:
+        plan = _plan(request, parts)
+    finally:
+        parts.close()
     for line in _lines(plan):
         console.result(line)
     return plan

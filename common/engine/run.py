@@ -30,23 +30,22 @@ from common.signals import StopSignals
 from common.tensorboard_log import TensorBoardLog
 
 
-def train(request: RunRequest, console: Console) -> dict:
+def train(request: RunRequest, console: Console, stop: StopSignals) -> dict:
     """Bring the run to its end and return its metrics document.
 
     Raises:
         ToolError: with the exit code that fits; what was trained is saved in every case.
     """
-    with StopSignals() as stop:
-        folder, lock, notices = _claim(request)
-        try:
-            folder.checkpoints.mkdir(exist_ok=True)
-            console.attach_log(folder.log)
-            for notice in notices:
-                console.info(notice)
-            return _train_in(request, folder, lock, console, stop)
-        finally:
-            console.close()
-            lock.release()
+    folder, lock, notices = _claim(request)
+    try:
+        folder.checkpoints.mkdir(exist_ok=True)
+        console.attach_log(folder.log)
+        for notice in notices:
+            console.info(notice)
+        return _train_in(request, folder, lock, console, stop)
+    finally:
+        console.close()
+        lock.release()
 
 
 def prepare(request: RunRequest, console: Console, *, write_files: bool = True) -> tuple[Parts, dict]:

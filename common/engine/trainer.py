@@ -92,7 +92,7 @@ class Trainer:
         self._recorder = recorder
         self._stop = stop
         self._autocast = autocast
-        self._saved_at = time.monotonic()
+        self._saved_at = self._clocked_at = time.monotonic()
 
     def run(self) -> Progress:
         """Train until the last epoch or early stopping.
@@ -102,6 +102,7 @@ class Trainer:
             NonFiniteError: from a step; the weights are those before it.
             OSError: a checkpoint could not be written; the one before is still there.
         """
+        self._clocked_at = time.monotonic()
         with self._stop.deferred():
             if self._at_epoch_boundary():
                 self._save_epoch()
@@ -170,7 +171,7 @@ class Trainer:
 
     def _save_position(self) -> None:
         progress = self._state.progress
-        content = checkpoints.to_bytes(self._state.capture())
+        content = self._capture()
         self._store.save([self._plan.last_name], content, epoch=progress.completed_epochs, step=progress.step)
         self._saved_at = time.monotonic()
 
@@ -180,7 +181,6 @@ class Trainer:
         measured = self._measure(progress.epoch)
         record = self._record(*measured, evaluation_s=time.perf_counter() - started)
         progress.history.append(record)
-        progress.elapsed_s += record["time_s"]
         stop_early = False
         if record["val_loss"] is not None:
             update_best(progress, self._settings.monitor, record)
@@ -193,6 +193,13 @@ class Trainer:
         progress.begin_next_epoch()
         self._recorder.epoch_done(progress, self._save_epoch())
 
+    def _capture(self) -> bytes:
+        """A checkpoint of this instant, with the time that this process has spent on the run counted in."""
+        now = time.monotonic()
+        self._state.progress.elapsed_s += now - self._clocked_at
+        self._clocked_at = now
+        return checkpoints.to_bytes(self._state.capture())
+
     def _save_epoch(self) -> list[str]:
         """Write what the last completed epoch's end calls for. Doing it twice changes nothing."""
         progress = self._state.progress
@@ -200,7 +207,7 @@ class Trainer:
         names = [name for name, epoch in wanted.items() if epoch == progress.completed_epochs]
         # The last checkpoint first: everything else that an epoch leaves behind can be made again from it.
         names.sort(key=lambda name: name != self._plan.last_name)
-        content = checkpoints.to_bytes(self._state.capture())
+        content = self._capture()
         self._store.save(names, content, epoch=progress.completed_epochs, step=progress.step)
         self._store.prune(wanted)
         self._saved_at = time.monotonic()

@@ -1,0 +1,159 @@
+#!/usr/bin/env python3
+"""Training speed: this trainer with everything on, against a hand-written PyTorch loop with a DataLoader.
+
+Both train the same model on the same data with the same batch size and number of threads, validate and save a
+checkpoint after every epoch, and take turns in one process, so that what else the machine does hits both alike. A
+sample counts once it was trained on; the time is that of the whole loop, evaluation and checkpoints included.
+
+    python benchmarks/train_throughput.py                 # both cases
+    python benchmarks/train_throughput.py --case digits --rounds 9 --threads 2
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import statistics
+import sys
+import tempfile
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import nn
+from torch.utils.data import DataLoader, TensorDataset
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from common.config import load_config
+from common.console import Console
+from common.data import Dataset
+from common.engine.assembly import load_data
+from common.engine.run import train
+from common.engine.session import RunRequest
+from common.models import build_model
+from common.signals import StopSignals
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+@dataclass(frozen=True)
+class Case:
+    """What is trained, and for how many epochs in a round."""
+
+    name: str
+    epochs: int
+    overrides: tuple[str, ...]
+
+
+CASES = {
+    "digits": Case("digits, simple_cnn, batch 32", 10, ("training.batch_size=32", "training.channels_last=true")),
+    "resnet": Case(
+        "3x32x32 images, resnet18, batch 128",
+        1,
+        ("training.batch_size=128", "model.architecture=resnet18", "data.source=npz", "training.channels_last=true"),
+    ),
+}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--case", choices=sorted(CASES), nargs="+", default=sorted(CASES))
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--threads", type=int, default=os.cpu_count())
+    args = parser.parse_args()
+    print(f"torch {torch.__version__}, {args.threads} threads, {args.rounds} rounds")
+    for name in args.case:
+        measure(CASES[name], args.rounds, args.threads)
+
+
+def measure(case: Case, rounds: int, threads: int) -> None:
+    """Run both loops in turns and print samples per second and their ratio."""
+    with tempfile.TemporaryDirectory() as folder:
+        os.chdir(folder)
+        overrides = [*case.overrides, f"training.num_threads={threads}", f"training.epochs={case.epochs}"]
+        if "data.source=npz" in overrides:
+            write_images(Path("images.npz"))
+            overrides.append("data.root=images.npz")
+        loaded = load_config(ROOT / "configs/training_config.yaml", mode="baseline", overrides=overrides)
+        dataset = load_data(loaded.config, write_files=False)
+        ours, theirs = [], []
+        # The first round of each pays for what happens once in a process, and is not counted.
+        for number in range(rounds + 1):
+            ours.append(our_rate(loaded, number))
+            theirs.append(hand_written_rate(loaded.config, dataset, case.epochs))
+        report(case, ours[1:], theirs[1:])
+
+
+def report(case: Case, ours: list[float], theirs: list[float]) -> None:
+    ratios = sorted(a / b for a, b in zip(ours, theirs, strict=True))
+    print(f"{case.name}: trainer {statistics.median(ours):,.0f}, loop {statistics.median(theirs):,.0f} samples/s; "
+          f"ratio median {statistics.median(ratios):.2f} (from {ratios[0]:.2f} to {ratios[-1]:.2f})")  # fmt: skip
+
+
+def our_rate(loaded, number: int) -> float:
+    """Samples per second of a whole run of this trainer, with metrics, checkpoints, checks and logs."""
+    request = RunRequest(loaded, "baseline", Path("runs") / str(number), False, ["benchmark"])
+    with StopSignals() as stop:
+        metrics = train(request, Console(quiet=True), stop)
+    trained = metrics["run"]["dataset"]["num_train"] * len(metrics["epochs"])
+    return trained / metrics["run"]["duration_s"]
+
+
+def hand_written_rate(config, dataset: Dataset, epochs: int) -> float:
+    """Samples per second of the loop that tutorials show, on data that is normalised beforehand."""
+    torch.manual_seed(config.reproducibility.seed)
+    normalize = dataset.normalizer()
+    sets = {name: TensorDataset(normalize(split.inputs), split.labels) for name, split in dataset.splits.items()}
+    train_loader = DataLoader(sets["train"], batch_size=config.training.batch_size, shuffle=True)
+    val_loader = DataLoader(sets["val"], batch_size=512)
+    model = build_model(
+        config.model.architecture,
+        input_shape=dataset.input_shape,
+        num_classes=dataset.num_classes,
+        dropout=config.model.dropout,
+    )
+    optimizer = torch.optim.Adam(model.parameters(), lr=config.optimizer.learning_rate)
+    criterion = nn.CrossEntropyLoss()
+    best = float("inf")
+    started = time.perf_counter()
+    for _ in range(epochs):
+        model.train()
+        for inputs, labels in train_loader:
+            optimizer.zero_grad()
+            loss = criterion(model(inputs), labels)
+            loss.backward()
+            optimizer.step()
+        val_loss = validate(model, val_loader, criterion)
+        if val_loss < best:
+            best = val_loss
+            torch.save({"model": model.state_dict(), "optimizer": optimizer.state_dict()}, "best.pt")
+    return len(sets["train"]) * epochs / (time.perf_counter() - started)
+
+
+@torch.no_grad()
+def validate(model: nn.Module, loader: DataLoader, criterion: nn.Module) -> float:
+    model.eval()
+    total, correct, count = 0.0, 0, 0
+    for inputs, labels in loader:
+        logits = model(inputs)
+        total += criterion(logits, labels).item() * len(labels)
+        correct += (logits.argmax(1) == labels).sum().item()
+        count += len(labels)
+    return total / count
+
+
+def write_images(path: Path) -> None:
+    """1,280 training and 256 validation images of noise around one pattern per class: only their shape matters here."""
+    generator = np.random.default_rng(0)
+    labels = generator.integers(0, 10, size=1280 + 256)
+    patterns = generator.integers(60, 190, size=(10, 3, 32, 32))
+    images = (patterns[labels] + generator.integers(-60, 60, size=(len(labels), 3, 32, 32))).clip(0, 255)
+    images = images.astype(np.uint8)
+    np.savez(path, x_train=images[:1280], y_train=labels[:1280], x_val=images[1280:], y_val=labels[1280:])
+
+
+if __name__ == "__main__":
+    main()
