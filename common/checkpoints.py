@@ -20,7 +20,7 @@ SCHEMA_VERSION = 1
 
 
 def state_sha256(state: Mapping[str, Tensor]) -> str:
-    """SHA-256 over names, dtypes, shapes and bytes of a state dict, in its own order; the layout in memory is no part."""
+    """SHA-256 over names, dtypes, shapes and bytes of a state dict, in its order, whatever the layout in memory."""
     digest = hashlib.sha256()
     for name, tensor in state.items():
         digest.update(f"{name}|{tensor.dtype}|{tuple(tensor.shape)}|".encode())
@@ -118,7 +118,9 @@ def load_checkpoint(path: str | Path) -> dict:
     path = Path(path)
     report = verify(path, manifest.read_manifest(path.parent).get(path.name) if path.parent.is_dir() else None)
     if report.status == "damaged":
-        raise CheckFailedError("is damaged", path=path, hint="checkpoint_inspector.py says where; use another checkpoint")
+        raise CheckFailedError(
+            "is damaged", path=path, hint="checkpoint_inspector.py says where; use another checkpoint"
+        )
     try:
         with path.open("rb") as file:
             checkpoint = torch.load(file, map_location="cpu", weights_only=True)
@@ -164,5 +166,7 @@ def _checked(checkpoint: object, path: Path) -> dict:
             hint="give a .pt file from a run's checkpoints/ folder",
         )
     if checkpoint.get("schema_version", 0) > SCHEMA_VERSION:
-        raise InputFileError(f"has schema version {checkpoint['schema_version']}, newer than {SCHEMA_VERSION}", path=path)
+        raise InputFileError(
+            f"has schema version {checkpoint['schema_version']}, newer than {SCHEMA_VERSION}", path=path
+        )
     return checkpoint

@@ -16,13 +16,13 @@ _WEIGHTS_FIELD = "training.class_weights"
 class ClassificationLoss(nn.Module):
     """Cross-entropy of logits in nats, computed in fp32 whatever precision they come in.
 
-    With class weights w, the loss of a sample of class y is w_y times as large, and the mean is, as in PyTorch, the
-    sum divided by the sum of the w_y; so the mean of a batch is not the mean of its micro-batches' means. Whoever
-    splits a batch adds up ``total_and_weight`` and divides once.
+    With class weights w, the loss of a sample of class y is w_y times as large, and the mean divides by the number of
+    samples. (PyTorch divides by the sum of the w_y of the batch, so that a rare class weighs less in the very batches
+    it is in, and micro-batches or processes add up to another gradient than the whole batch.)
 
     Label smoothing e: the target is 1 - e + e / C for the label and e / C elsewhere (Szegedy et al. 2016,
     arXiv:1512.00567). Mixed samples (Zhang et al. 2018, arXiv:1710.09412): the loss is lambda times that for
-    ``labels_B`` plus 1 - lambda times that for ``mix_labels_B``, and so is the weight.
+    ``labels_B`` plus 1 - lambda times that for ``mix_labels_B``.
     """
 
     def __init__(self, label_smoothing: float = 0.0, class_weights: Tensor | None = None) -> None:
@@ -39,24 +39,7 @@ class ClassificationLoss(nn.Module):
         mix_lambda_B: Tensor | None = None,
     ) -> Tensor:
         """The mean over the batch, a scalar."""
-        total, weight = self.total_and_weight(logits_BC, labels_B, mix_labels_B, mix_lambda_B)
-        return total / weight
-
-    def total_and_weight(
-        self,
-        logits_BC: Tensor,
-        labels_B: Tensor,
-        mix_labels_B: Tensor | None = None,
-        mix_lambda_B: Tensor | None = None,
-    ) -> tuple[Tensor, Tensor]:
-        """The sum over the batch and what to divide it by (the sum of weights; unweighted, the number of samples)."""
-        total = self.per_sample(logits_BC, labels_B, mix_labels_B, mix_lambda_B).sum()
-        if self.class_weights is None:
-            return total, torch.full_like(total, labels_B.shape[0])
-        weights_B = self.class_weights[labels_B]
-        if mix_labels_B is not None:
-            weights_B = _mix(weights_B, self.class_weights[mix_labels_B], mix_lambda_B)
-        return total, weights_B.sum()
+        return self.per_sample(logits_BC, labels_B, mix_labels_B, mix_lambda_B).mean()
 
     def per_sample(
         self,
@@ -89,17 +72,16 @@ def build_loss(
     label_smoothing: float = 0.0,
     class_weights: Sequence[float] | str | None = None,
     *,
-    num_classes: int | None = None,
     train_label_counts: Sequence[int] | None = None,
 ) -> ClassificationLoss:
     """The loss that a configuration asks for.
 
     Args:
         label_smoothing: in [0, 1).
-        class_weights: None; one positive weight per class; or ``balanced``: n / (C * n_c), so that every class weighs
-            as much as any other (King and Zeng 2001, as in scikit-learn).
-        num_classes: C, checked against the number of weights where given.
-        train_label_counts: training samples per class, needed for ``balanced``.
+        class_weights: None; one positive weight per class, of which only the ratios matter: they are scaled to a mean
+            of 1 over the training samples, so that the learning rate keeps its meaning; or ``balanced``: inverse to
+            the class's share, so that every class weighs as much as any other (King and Zeng 2001).
+        train_label_counts: training samples per class, needed with class weights.
     Raises:
         UsageError: weights of the wrong number or not positive, or a class without a training sample to balance.
     """
@@ -107,23 +89,24 @@ def build_loss(
         raise UsageError(f"must be in [0, 1), not {label_smoothing}", field="training.label_smoothing")
     if class_weights is None:
         return ClassificationLoss(label_smoothing)
+    if train_label_counts is None:
+        raise ValueError("class weights need train_label_counts")
+    counts_C = torch.as_tensor(train_label_counts, dtype=torch.float64)
     if isinstance(class_weights, str):
-        weights_C = _balanced_weights(class_weights, train_label_counts)
+        weights_C = _balanced_weights(class_weights, counts_C)
     else:
-        weights_C = torch.tensor(class_weights, dtype=torch.float32)
+        weights_C = torch.tensor(class_weights, dtype=torch.float64)
     if not bool((weights_C.isfinite() & (weights_C > 0)).all()):
         raise UsageError("every weight must be a positive number", field=_WEIGHTS_FIELD)
-    if num_classes is not None and len(weights_C) != num_classes:
-        raise UsageError(f"there are {len(weights_C)} weights for {num_classes} classes", field=_WEIGHTS_FIELD)
-    return ClassificationLoss(label_smoothing, weights_C)
+    if len(weights_C) != len(counts_C):
+        raise UsageError(f"there are {len(weights_C)} weights for {len(counts_C)} classes", field=_WEIGHTS_FIELD)
+    mean_weight = (weights_C * counts_C).sum() / counts_C.sum()
+    return ClassificationLoss(label_smoothing, (weights_C / mean_weight).float())
 
 
-def _balanced_weights(kind: str, train_label_counts: Sequence[int] | None) -> Tensor:
+def _balanced_weights(kind: str, counts_C: Tensor) -> Tensor:
     if kind.lower() != "balanced":
         raise UsageError(f"`{kind}` is no way to weigh classes", field=_WEIGHTS_FIELD, hint="give a list or `balanced`")
-    if train_label_counts is None:
-        raise ValueError("balanced class weights need train_label_counts")
-    counts_C = torch.as_tensor(train_label_counts, dtype=torch.float64)
     empty = (counts_C == 0).nonzero().flatten().tolist()
     if empty:
         raise UsageError(
@@ -131,7 +114,7 @@ def _balanced_weights(kind: str, train_label_counts: Sequence[int] | None) -> Te
             field=_WEIGHTS_FIELD,
             hint="add samples of it, or give a list of weights",
         )
-    return (counts_C.sum() / (len(counts_C) * counts_C)).float()
+    return 1.0 / counts_C
 
 
 def _mix(first_B: Tensor, second_B: Tensor, lambda_B: Tensor | None) -> Tensor:

@@ -93,7 +93,9 @@ def decide(metrics: Mapping, checks: Sequence[Check], *, target_val_acc: float |
     if failed or best is None:
         verdict = f"**Not good enough to build on**: {', '.join(failed) or 'no epoch was validated'}."
     elif target_val_acc is None:
-        verdict = f"Validation accuracy {best['val_acc']:.2f}% at epoch {best['epoch']}; no target was set (target.val_acc)."
+        verdict = (
+            f"Validation accuracy {best['val_acc']:.2f}% at epoch {best['epoch']}; no target was set (target.val_acc)."
+        )
     elif best["val_acc"] >= target_val_acc:
         verdict = f"**Target met**: {best['val_acc']:.2f}% is at least {target_val_acc:.2f}%."
     else:
@@ -113,15 +115,19 @@ def _summary(metrics: Mapping) -> str:
         f"**Model:** {run['num_parameters']:,} parameters on {run['device']}",
     ]
     if best:
-        lines.append(f"**Best epoch:** {best['epoch']} by {best['metric']}: validation accuracy {best['val_acc']:.2f}%, "
-                     f"loss {best['val_loss']:.4f}")  # fmt: skip
+        lines.append(
+            f"**Best epoch:** {best['epoch']} by {best['metric']}: "
+            f"validation accuracy {best['val_acc']:.2f}%, loss {best['val_loss']:.4f}"
+        )
     return "  \n".join(lines)
 
 
 def _metrics_table(metrics: Mapping) -> str:
     last = metrics["epochs"][-1] if metrics["epochs"] else {}
     best = metrics.get("best") or {}
-    rows = [(title, _formatted(last.get(key), shape), _formatted(best.get(key), shape)) for key, title, shape in _METRICS]
+    rows = [
+        (title, _formatted(last.get(key), shape), _formatted(best.get(key), shape)) for key, title, shape in _METRICS
+    ]
     return markdown.table(["Metric", "Final epoch", f"Best epoch ({best.get('epoch', '-')})"], rows)
 
 
@@ -146,7 +152,10 @@ def _profile(metrics: Mapping) -> str:
     gpu, memory = _mean([epoch["gpu_util"] for epoch in epochs]), _mean([epoch["gpu_mem_gb"] for epoch in epochs])
     cpu = _mean([epoch["cpu_util"] for epoch in epochs])
     rows = [
-        ("Time per epoch", f"mean {_seconds(sum(times) / len(times))}, {_seconds(min(times))} to {_seconds(max(times))}"),
+        (
+            "Time per epoch",
+            f"mean {_seconds(sum(times) / len(times))}, {_seconds(min(times))} to {_seconds(max(times))}",
+        ),
         ("Throughput", f"{_mean([epoch['samples_per_s'] for epoch in epochs]):,.0f} training samples per second"),
         ("Waiting for data", f"{100 * waiting:.1f}% of the time"),
         ("GPU utilisation", "n/a (CPU run)" if gpu is None else f"mean {gpu:.0f}%"),

@@ -92,7 +92,13 @@ def build_parts(config: Config, dataset: Dataset, device: torch.device, *, mode:
     precision = autocast_for(device, config.training.precision)
     source = _train_source(config, dataset, device)
     settings = _settings(config, dataset)
-    state = _state(config, dataset, model, settings, scaler=torch.amp.GradScaler(device.type) if precision.needs_grad_scaler else None)
+    state = _state(
+        config,
+        dataset,
+        model,
+        settings,
+        scaler=torch.amp.GradScaler(device.type) if precision.needs_grad_scaler else None,
+    )
     step = _step(config, dataset, state, precision.context)
     if config.training.compile:
         model.compile()
@@ -194,7 +200,6 @@ def _step(config: Config, dataset: Dataset, state: TrainingState, autocast: Call
         build_loss(
             label_smoothing=config.training.label_smoothing,
             class_weights=config.training.class_weights,
-            num_classes=dataset.num_classes,
             train_label_counts=dataset.splits["train"].class_counts(dataset.num_classes),
         ).to(device),
         augmentation=build_augmentation(transforms, seed=seed, normalizer=dataset.normalizer(device))

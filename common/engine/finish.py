@@ -165,9 +165,7 @@ def _write_report(session: Session, document: Mapping) -> None:
         config_text=folder.config.read_text(encoding="utf-8"),
         checkpoint_sizes=store.sizes(),
         checks=checks,
-        decision=decide(
-            document, checks, target_val_acc=config.target.val_acc, next_command=next_command(session)
-        ),
+        decision=decide(document, checks, target_val_acc=config.target.val_acc, next_command=next_command(session)),
         notices=session.notices,
     )
     atomic.write_text(folder.results(session.request.mode), text)
@@ -179,4 +177,6 @@ def _summary(document: Mapping) -> str:
     early = " (stopped early)" if document["run"]["status"] == "early_stopped" else ""
     if best is None:
         return took + early
-    return f"{took}{early}; best epoch {best['epoch']}: Val Loss: {best['val_loss']:.4f} | Val Acc: {best['val_acc']:.1f}%"
+    return (
+        f"{took}{early}; best epoch {best['epoch']}: Val Loss: {best['val_loss']:.4f} | Val Acc: {best['val_acc']:.1f}%"
+    )

@@ -9,7 +9,7 @@ import torch
 
 from common import atomic
 from common.checkpoints import CheckpointStore, load_checkpoint
-from common.config import LoadedConfig, config_sha256, dump_config
+from common.config import config_sha256, dump_config
 from common.console import Console
 from common.device import configure_determinism, select_device, set_num_threads
 from common.engine.assembly import Parts, build_parts, load_data, steps_per_epoch
@@ -74,9 +74,7 @@ def prepare(request: RunRequest, console: Console, *, write_files: bool = True) 
     return parts, environment
 
 
-def _train_in(
-    request: RunRequest, folder: RunFolder, lock: RunLock, console: Console, stop: StopSignals
-) -> dict:
+def _train_in(request: RunRequest, folder: RunFolder, lock: RunLock, console: Console, stop: StopSignals) -> dict:
     parts, environment = prepare(request, console)
     try:
         notices = [*request.loaded.notices, *parts.dataset.notices]
@@ -135,7 +133,9 @@ def _describe_run(session: Session) -> None:
     session.environment["identity"] = {"mode": request.mode, "config_sha256": config_sha256(request.loaded.config)}
     if folder.environment.exists():
         then = json.loads(folder.environment.read_text(encoding="utf-8"))
-        for difference in fingerprint_differences(exactness_fingerprint(then), exactness_fingerprint(session.environment)):
+        for difference in fingerprint_differences(
+            exactness_fingerprint(then), exactness_fingerprint(session.environment)
+        ):
             session.notices.append(f"not exact: {difference}")
             session.console.warning(f"not exact: this run was begun elsewhere or otherwise: {difference}")
         return

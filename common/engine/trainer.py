@@ -23,7 +23,7 @@ from common.signals import StopSignals
 
 @dataclass(frozen=True)
 class TrainerSettings:
-    """How long and in what rhythm to train. A step takes ``batch_size * accumulate`` samples, ``batch_size`` at once."""
+    """How long and in what rhythm. A step takes ``batch_size * accumulate`` samples, ``batch_size`` at once."""
 
     epochs: int
     seed: int

@@ -15,6 +15,7 @@ LABELS = torch.tensor([0, 2, 1, 2, 0])
 MIX_LABELS = torch.tensor([1, 1, 0, 2, 2])
 LAMBDA = torch.tensor([0.9, 0.5, 0.0, 1.0, 0.25])
 WEIGHTS = [0.5, 2.0, 1.25]
+COUNTS = [7, 1, 4]
 
 
 @pytest.fixture
@@ -24,33 +25,36 @@ def logits():
 
 @pytest.mark.parametrize("smoothing", [0.0, 0.1])
 @pytest.mark.parametrize("weights", [None, WEIGHTS], ids=["plain", "weighted"])
-def test_mean_and_samples_are_pytorchs(logits, smoothing, weights):
-    loss = build_loss(smoothing, weights, num_classes=3)
-    expected = {"weight": None if weights is None else torch.tensor(weights), "label_smoothing": smoothing}
-    torch.testing.assert_close(loss(logits, LABELS), functional.cross_entropy(logits, LABELS, **expected))
-    per_sample = functional.cross_entropy(logits, LABELS, reduction="none", **expected)
-    assert torch.equal(loss.per_sample(logits, LABELS), per_sample)
+def test_samples_cost_what_pytorch_says(logits, smoothing, weights):
+    loss = build_loss(smoothing, weights, train_label_counts=COUNTS)
+    expected = functional.cross_entropy(logits, LABELS, loss.class_weights, reduction="none", label_smoothing=smoothing)
+    assert torch.equal(loss.per_sample(logits, LABELS), expected)
+    torch.testing.assert_close(loss(logits, LABELS), expected.mean())
+
+
+def test_weights_keep_their_ratios_and_have_mean_one_over_the_training_samples():
+    weights_C = build_loss(0.0, WEIGHTS, train_label_counts=COUNTS).class_weights
+    torch.testing.assert_close(weights_C / weights_C[0], torch.tensor(WEIGHTS) / WEIGHTS[0])
+    assert (weights_C * torch.tensor(COUNTS)).sum().item() == pytest.approx(sum(COUNTS))
 
 
 @pytest.mark.parametrize("weights", [None, WEIGHTS], ids=["plain", "weighted"])
 def test_micro_batches_add_up_to_the_whole_batch(logits, weights):
-    loss = build_loss(0.1, weights)
-    parts = [loss.total_and_weight(logits[cut], LABELS[cut]) for cut in (slice(0, 1), slice(1, 5))]
-    total, weight = (sum(values) for values in zip(*parts, strict=True))
-    torch.testing.assert_close(total / weight, loss(logits, LABELS))
+    loss = build_loss(0.1, weights, train_label_counts=COUNTS)
+    parts = [loss.per_sample(logits[cut], LABELS[cut]).sum() for cut in (slice(0, 1), slice(1, 5))]
+    torch.testing.assert_close(sum(parts) / 5, loss(logits, LABELS))
 
 
 @pytest.mark.parametrize("weights", [None, WEIGHTS], ids=["plain", "weighted"])
-def test_mixed_labels_are_a_mixture_of_losses_and_of_weights(logits, weights):
-    loss = build_loss(0.0, weights)
-    class_weights = torch.tensor(weights or [1.0, 1.0, 1.0])
+def test_mixed_labels_are_a_mixture_of_losses(logits, weights):
+    loss = build_loss(0.0, weights, train_label_counts=COUNTS)
+    class_weights = torch.ones(3) if weights is None else loss.class_weights
     log_probs = logits.log_softmax(1)
     first = class_weights[LABELS] * -log_probs[range(5), LABELS]
     second = class_weights[MIX_LABELS] * -log_probs[range(5), MIX_LABELS]
     expected = LAMBDA * first + (1 - LAMBDA) * second
-    expected_weight = (LAMBDA * class_weights[LABELS] + (1 - LAMBDA) * class_weights[MIX_LABELS]).sum()
     torch.testing.assert_close(loss.per_sample(logits, LABELS, MIX_LABELS, LAMBDA), expected)
-    torch.testing.assert_close(loss(logits, LABELS, MIX_LABELS, LAMBDA), expected.sum() / expected_weight)
+    torch.testing.assert_close(loss(logits, LABELS, MIX_LABELS, LAMBDA), expected.mean())
 
 
 def test_a_mixture_of_one_is_no_mixture(logits):
@@ -74,11 +78,11 @@ def test_balanced_weights_make_every_class_count_the_same():
     counts = [10, 30, 60]
     loss = build_loss(class_weights="balanced", train_label_counts=counts)
     shares = loss.class_weights * torch.tensor(counts)
-    torch.testing.assert_close(shares, torch.full((3,), 100 / 3))
+    torch.testing.assert_close(shares, torch.full((3,), 100 / 3), rtol=1e-6, atol=0)
 
 
 def test_weights_move_with_the_loss_and_stay_out_of_checkpoints():
-    loss = build_loss(class_weights=WEIGHTS)
+    loss = build_loss(class_weights=WEIGHTS, train_label_counts=COUNTS)
     assert loss.to("meta").class_weights.device.type == "meta"
     assert loss.state_dict() == {}
 
@@ -87,10 +91,10 @@ def test_weights_move_with_the_loss_and_stay_out_of_checkpoints():
     ("arguments", "message"),
     [
         ({"label_smoothing": 1.0}, r"must be in \[0, 1\), not 1.0"),
-        ({"class_weights": [1.0, 0.0]}, "every weight must be a positive number"),
-        ({"class_weights": [1.0, math.inf]}, "every weight must be a positive number"),
-        ({"class_weights": [1.0, 2.0], "num_classes": 3}, "there are 2 weights for 3 classes"),
-        ({"class_weights": "equal"}, "`equal` is no way to weigh classes; give a list or `balanced`"),
+        ({"class_weights": [1.0, 0.0], "train_label_counts": [1, 1]}, "every weight must be a positive number"),
+        ({"class_weights": [1.0, math.inf], "train_label_counts": [1, 1]}, "every weight must be a positive number"),
+        ({"class_weights": [1.0, 2.0], "train_label_counts": [1, 1, 1]}, "there are 2 weights for 3 classes"),
+        ({"class_weights": "equal", "train_label_counts": [1, 1]}, "`equal` is no way to weigh classes"),
         ({"class_weights": "balanced", "train_label_counts": [3, 0]}, "class 1 has no training sample"),
     ],
 )
