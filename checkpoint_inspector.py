@@ -7,9 +7,17 @@ import argparse
 import sys
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING, Union
 
 from common.command import new_parser, print_json, run
+from common.console import Console
 from common.exits import CheckFailedError, Exit, InputFileError, ToolError
+
+if TYPE_CHECKING:
+    from common.checkpoint_container.inspection import Inspection
+
+# A path, with what was found there or the error that stands for it.
+Outcome = tuple[Path, Union["Inspection", ToolError]]
 
 EXAMPLES = """\
   python checkpoint_inspector.py --checkpoint checkpoints/baseline/best_model.pt
@@ -52,8 +60,13 @@ def make_parser() -> argparse.ArgumentParser:
 def program(args: argparse.Namespace) -> Exit:
     """Inspect what was asked for, and say the worst that was found."""
     if args.latest_good is not None:
-        return _show_latest_good(args)
-    outcomes = _outcomes(args.checkpoint, args)
+        inspection = _latest_good(args.latest_good, load=args.load)
+        if args.quiet and not args.json:
+            Console().result(str(inspection.path))
+            return Exit.DONE
+        outcomes: Iterable[Outcome] = [(inspection.path, inspection)]
+    else:
+        outcomes = _outcomes(args.checkpoint, args)
     if args.json:
         reports = [_as_json(path, outcome) for path, outcome in outcomes]
         code = _worst(report["exit_code"] for report in reports)
@@ -62,7 +75,7 @@ def program(args: argparse.Namespace) -> Exit:
     return _worst(_show(outcome, args, number) for number, (_, outcome) in enumerate(outcomes))
 
 
-def _outcomes(paths: Sequence[str], args: argparse.Namespace) -> Iterator[tuple[Path, object]]:
+def _outcomes(paths: Sequence[str], args: argparse.Namespace) -> Iterator[Outcome]:
     """Each checkpoint with its inspection, or with the error that stands for one."""
     from common.checkpoint_container.inspection import inspect_checkpoint
 
@@ -99,20 +112,18 @@ def _expand(given: str) -> list[Path]:
     return found
 
 
-def _show(outcome: object, args: argparse.Namespace, number: int) -> int:
+def _show(outcome: Inspection | ToolError, args: argparse.Namespace, number: int) -> Exit:
     from common.checkpoint_container.report import as_lines
 
     if isinstance(outcome, ToolError):
         print(f"checkpoint_inspector.py: error: {outcome}", file=sys.stderr)
         return outcome.exit
-    if number:
-        print()
-    for line in as_lines(outcome, "full" if args.verbose else "block" if args.quiet else "brief"):
-        print(line)
+    lines = as_lines(outcome, "full" if args.verbose else "block" if args.quiet else "brief")
+    Console().result(("\n" if number else "") + "\n".join(lines))
     return outcome.exit
 
 
-def _as_json(path: Path, outcome: object) -> dict[str, object]:
+def _as_json(path: Path, outcome: Inspection | ToolError) -> dict[str, object]:
     from common.checkpoint_container.report import as_json
 
     if isinstance(outcome, ToolError):
@@ -121,21 +132,8 @@ def _as_json(path: Path, outcome: object) -> dict[str, object]:
     return as_json(outcome)
 
 
-def _show_latest_good(args: argparse.Namespace) -> Exit:
-    path = _latest_good(args.latest_good)
-    if args.quiet and not args.json:
-        print(path)
-        return Exit.DONE
-    ((_, outcome),) = _outcomes([str(path)], args)
-    if not args.json:
-        return Exit(_show(outcome, args, 0))
-    report = _as_json(path, outcome)
-    print_json({"checkpoints": [report], "exit_code": report["exit_code"]})
-    return Exit(report["exit_code"])
-
-
-def _latest_good(folder: str) -> Path:
-    """The newest sound checkpoint whose weights hold no NaN.
+def _latest_good(folder: str, *, load: bool) -> Inspection:
+    """The newest sound checkpoint: no damage, nothing unsafe, no NaN among its weights.
 
     Raises:
         InputFileError: there is no such folder.
@@ -147,9 +145,10 @@ def _latest_good(folder: str) -> Path:
     if not Path(folder).is_dir():
         raise InputFileError("no such folder", path=folder, field="--latest-good")
     for path in iterate_sound_checkpoints(folder):
-        if inspect_checkpoint(path, check_bytes=True).exit is Exit.DONE:
-            return path
-        print(f"{path}: whole, but unsafe or with NaN weights; looking at the next", file=sys.stderr)
+        inspection = inspect_checkpoint(path, check_bytes=True, load=load)
+        if inspection.exit is Exit.DONE:
+            return inspection
+        print(f"{path}: {inspection.reason_against_loading or 'NaN weights'}; looking at the next", file=sys.stderr)
     count = len(checkpoint_files(checkpoint_folder(folder)))
     hint = "checkpoint_inspector.py --checkpoint FOLDER says what is wrong with each" if count else None
     raise CheckFailedError(f"none of its {count} checkpoints is sound", path=folder, hint=hint)

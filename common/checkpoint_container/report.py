@@ -30,7 +30,7 @@ def as_lines(inspection: Inspection, detail: Detail) -> Iterator[str]:
 
 def _block(inspection: Inspection) -> Iterator[str]:
     described, against = inspection.description, inspection.reason_against_loading
-    yield f"Checkpoint: {label(str(inspection.path))}"
+    yield f"Checkpoint: {inspection.path}"
     yield f"Epoch: {_or_na(described.epoch, str)}"
     yield f"Val Loss: {_or_na(described.val_loss, _number)}"
     yield f"Val Acc: {_or_na(described.val_acc, lambda percent: f'{percent:.1f}%')}"
