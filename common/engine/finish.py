@@ -44,9 +44,11 @@ def finish_run(session: Session, recorder: RunRecorder) -> dict:
 
 def next_command(session: Session) -> str:
     """What to type after this run."""
-    link = Path("checkpoints") / session.request.mode / session.parts.plan.best_name
-    real = session.folder.checkpoints / session.parts.plan.best_name
-    path = link if link.exists() and link.resolve() == real.resolve() else real
+    plan, folder = session.parts.plan, session.folder.checkpoints
+    saved = (plan.best_name, plan.last_name, *CheckpointStore(folder).sizes())
+    name = next((name for name in saved if (folder / name).is_file()), "")
+    link = Path("checkpoints") / session.request.mode / name
+    path = link if link.exists() and link.resolve() == (folder / name).resolve() else folder / name
     return f"python checkpoint_inspector.py --checkpoint {path}"
 
 

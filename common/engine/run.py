@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 from pathlib import Path
 
@@ -9,7 +10,7 @@ import torch
 
 from common import atomic
 from common.checkpoints import CheckpointStore, load_checkpoint
-from common.config import config_sha256, dump_config
+from common.config import config_from_mapping, config_sha256, dump_config
 from common.console import Console
 from common.device import configure_determinism, select_device, set_num_threads
 from common.engine.assembly import Parts, build_parts, load_data, steps_per_epoch
@@ -20,7 +21,14 @@ from common.engine.startup import announce
 from common.engine.trainer import Trainer
 from common.engine.training_step import NonFiniteError
 from common.environment import collect_environment, exactness_fingerprint, fingerprint_differences
-from common.exits import EnvironmentLackError, InputFileError, RunFailedError, StoppedError
+from common.exits import (
+    CheckFailedError,
+    EnvironmentLackError,
+    InputFileError,
+    RunFailedError,
+    StoppedError,
+    ToolError,
+)
 from common.gpu_monitor import GpuMonitor
 from common.manifest import iterate_sound_checkpoints
 from common.metrics_file import FINISHED_STATUSES, read_metrics
@@ -36,16 +44,22 @@ def train(request: RunRequest, console: Console, stop: StopSignals) -> dict:
     Raises:
         ToolError: with the exit code that fits; what was trained is saved in every case.
     """
-    folder, lock, notices = _claim(request)
     try:
-        folder.checkpoints.mkdir(exist_ok=True)
-        console.attach_log(folder.log)
-        for notice in notices:
-            console.info(notice)
-        return _train_in(request, folder, lock, console, stop)
-    finally:
-        console.close()
-        lock.release()
+        folder, lock, notices = _claim(request)
+        with contextlib.ExitStack() as closing:
+            closing.callback(lock.release)
+            closing.callback(console.close)
+            folder.checkpoints.mkdir(exist_ok=True)
+            console.attach_log(folder.log)
+            for notice in notices:
+                console.info(notice)
+            return _train_logged(request, folder, lock, console, stop)
+    except OSError as error:
+        raise EnvironmentLackError(
+            f"could not be written ({error.strerror})",
+            path=error.filename or request.output_dir,
+            hint="make room or give write permission, then run the same command again to go on",
+        ) from error
 
 
 def prepare(request: RunRequest, console: Console, *, write_files: bool = True) -> tuple[Parts, dict]:
@@ -74,6 +88,14 @@ def prepare(request: RunRequest, console: Console, *, write_files: bool = True) 
     return parts, environment
 
 
+def _train_logged(request: RunRequest, folder: RunFolder, lock: RunLock, console: Console, stop: StopSignals) -> dict:
+    try:
+        return _train_in(request, folder, lock, console, stop)
+    except ToolError as error:
+        console.detail(f"Ended by an error: {error}")  # the screen gets it from whoever ends the process
+        raise
+
+
 def _train_in(request: RunRequest, folder: RunFolder, lock: RunLock, console: Console, stop: StopSignals) -> dict:
     parts, environment = prepare(request, console)
     try:
@@ -81,7 +103,9 @@ def _train_in(request: RunRequest, folder: RunFolder, lock: RunLock, console: Co
         session = Session(request, folder, lock, console, stop, parts, environment, notices)
         _describe_run(session)
         resumed_from = _resume(session)
-        session.notices += publish_links(folder, request.mode)
+        for notice in publish_links(folder, request.mode):
+            session.notices.append(notice)
+            console.warning(notice)
         return _run_to_end(session, resumed_from)
     finally:
         parts.close()
@@ -89,6 +113,8 @@ def _train_in(request: RunRequest, folder: RunFolder, lock: RunLock, console: Co
 
 def _claim(request: RunRequest) -> tuple[RunFolder, RunLock, list[str]]:
     """The locked folder to train in: that of the unfinished run to go on with, or an empty one."""
+    if request.must_resume and not RunFolder(request.output_dir).holds_run():
+        raise _not_resumable(request, "there is no unfinished run")
     folder = open_folder(request.output_dir)
     lock = RunLock(folder).acquire()
     try:
@@ -97,8 +123,7 @@ def _claim(request: RunRequest) -> tuple[RunFolder, RunLock, list[str]]:
             folder.remove_leftovers()
             return folder, lock, []
         if request.must_resume:
-            raise InputFileError(f"cannot be resumed: {obstacle}", path=folder.path, field="--resume",
-                                 hint="leave --resume out to train anew")  # fmt: skip
+            raise _not_resumable(request, obstacle)
         if not folder.environment.exists():
             return folder, lock, []
         kept = move_aside(folder)
@@ -110,18 +135,24 @@ def _claim(request: RunRequest) -> tuple[RunFolder, RunLock, list[str]]:
     return folder, RunLock(folder).acquire(), [f"The run that was here ({obstacle}) was moved to {kept}"]
 
 
+def _not_resumable(request: RunRequest, reason: str) -> InputFileError:
+    return InputFileError(f"cannot be resumed: {reason}", path=request.output_dir, field="--resume",
+                          hint="leave --resume out to train anew")  # fmt: skip
+
+
 def _obstacle(request: RunRequest, folder: RunFolder) -> str | None:
     """Why the run in the folder cannot be gone on with, or None if it can."""
     try:
-        run = json.loads(folder.environment.read_text(encoding="utf-8"))["identity"]
-    except (OSError, ValueError, KeyError):
+        identity = json.loads(folder.environment.read_text(encoding="utf-8"))["identity"]
+        mode, sha256 = identity["mode"], identity["config_sha256"]
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
         return "there is no unfinished run"
-    if run["mode"] != request.mode:
-        return f"it is one in {run['mode']} mode"
-    if run["config_sha256"] != config_sha256(request.loaded.config):
+    if mode != request.mode:
+        return f"it is one in {mode} mode"
+    if sha256 != config_sha256(request.loaded.config):
         return "it has another configuration"
     try:
-        status = read_metrics(folder.metrics)["run"]["status"]
+        status = read_metrics(folder.metrics)["run"].get("status")
     except InputFileError:
         return None  # never written, or damaged: made again from the checkpoints
     return f"it is finished: {status}" if status in FINISHED_STATUSES else None
@@ -131,6 +162,10 @@ def _describe_run(session: Session) -> None:
     """Write config.yaml and environment.json. The latter comes last: it makes the folder's content a run."""
     request, folder = session.request, session.folder
     session.environment["identity"] = {"mode": request.mode, "config_sha256": config_sha256(request.loaded.config)}
+    header = [f"Configuration of a {request.mode} run, every field as it was in force.",
+              f"Source: {request.loaded.source}"]  # fmt: skip
+    # Also when going on: what changes no number, such as the target or the notes, may be another than at the start.
+    atomic.write_text(folder.config, dump_config(request.loaded.config, header))
     if folder.environment.exists():
         then = json.loads(folder.environment.read_text(encoding="utf-8"))
         for difference in fingerprint_differences(
@@ -139,9 +174,6 @@ def _describe_run(session: Session) -> None:
             session.notices.append(f"not exact: {difference}")
             session.console.warning(f"not exact: this run was begun elsewhere or otherwise: {difference}")
         return
-    header = [f"Configuration of a {request.mode} run, every field as it was in force.",
-              f"Source: {request.loaded.source}"]  # fmt: skip
-    atomic.write_text(folder.config, dump_config(request.loaded.config, header))
     atomic.write_text(folder.environment, json.dumps(session.environment, indent=1, ensure_ascii=False) + "\n")
 
 
@@ -153,7 +185,9 @@ def _resume(session: Session) -> Path | None:
         session.console.warning(session.notices[-1])
     state, plan = session.parts.state, session.parts.plan
     for path in iterate_sound_checkpoints(session.folder.checkpoints):
-        checkpoint = load_checkpoint(path)
+        checkpoint = _own_checkpoint(session, path)
+        if checkpoint is None:
+            continue
         best = checkpoint["progress"]["best"]
         at_best = best is not None and best["epoch"] == checkpoint["epoch"] and checkpoint["progress"]["batch"] == 0
         # Where the best epoch's own file was lost, going on would end without it; an older checkpoint makes it again.
@@ -163,6 +197,21 @@ def _resume(session: Session) -> Path | None:
             session.console.info(f"Resuming at {where} from {path.name}")
             return path
     state.progress.started_at = utc_now()
+    return None
+
+
+def _own_checkpoint(session: Session, path: Path) -> dict | None:
+    """The checkpoint in ``path`` if this run wrote it; a file that came from elsewhere is told of and left alone."""
+    try:
+        checkpoint = load_checkpoint(path)
+        config = config_from_mapping(checkpoint.get("config"), path)
+        reason = "it is one of another configuration"
+    except (InputFileError, CheckFailedError) as error:
+        config, reason = None, error.message
+    if config is not None and config_sha256(config) == config_sha256(session.request.loaded.config):
+        return checkpoint
+    session.notices.append(f"{path.name} was left alone: {reason}")
+    session.console.warning(session.notices[-1])
     return None
 
 
@@ -230,9 +279,3 @@ def _train_loop(session: Session, recorder: RunRecorder) -> None:
         recorder.write_metrics(progress, "failed")
         raise RunFailedError("out of memory on the GPU", path=session.folder.path, field="training.batch_size",
                              hint="halve it and double training.accumulate") from error  # fmt: skip
-    except OSError as error:
-        raise EnvironmentLackError(
-            f"could not be written ({error.strerror})",
-            path=error.filename or session.folder.path,
-            hint="make room or give write permission, then run the same command again to go on",
-        ) from error
