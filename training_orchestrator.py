@@ -65,8 +65,8 @@ def train_as_asked(args: argparse.Namespace, stop: StopSignals) -> Exit:
         loaded=loaded,
         mode=args.mode,
         output_dir=args.output_dir or Path("results") / args.mode,
-        must_resume=args.resume,
         command_line=[Path(__file__).name, *sys.argv[1:]],
+        must_resume=args.resume,
     )
     result = dry_run(request, console) if args.dry_run else train(request, console, stop)
     if args.json:

@@ -95,7 +95,7 @@ def report(case: Case, ours: list[float], theirs: list[float]) -> None:
 
 def our_rate(loaded, number: int) -> float:
     """Samples per second of a whole run of this trainer, with metrics, checkpoints, checks and logs."""
-    request = RunRequest(loaded, "baseline", Path("runs") / str(number), False, ["benchmark"])
+    request = RunRequest(loaded, "baseline", Path("runs") / str(number), ["benchmark"])
     with StopSignals() as stop:
         metrics = train(request, Console(quiet=True), stop)
     trained = metrics["run"]["dataset"]["num_train"] * len(metrics["epochs"])

@@ -48,6 +48,7 @@ class CheckpointStore:
         self.folder = folder
         folder.mkdir(exist_ok=True)
         self._entries = manifest.read_manifest(folder)
+        self._sha256_on_disk: dict[str, str] = {}
 
     def save(self, names: Collection[str], content: bytes, *, epoch: int, step: int) -> None:
         """Write ``content`` under every one of ``names``.
@@ -55,18 +56,24 @@ class CheckpointStore:
         Raises:
             OSError: disk full, folder not writable. What stood there before is still there and still accounted for.
         """
+        if not names:
+            return
         sha256 = hashlib.sha256(content).hexdigest()
+        entries = dict(self._entries)
         for name in names:
-            self._entries[name] = self._next_entry(name, sha256, len(content), epoch, step)
-        manifest.write_manifest(self.folder, self._entries)
+            entries[name] = self._next_entry(name, sha256, len(content), epoch, step)
+        manifest.write_manifest(self.folder, entries)
+        self._entries = entries
         for name in names:
             atomic.write_bytes(self.folder / name, content)
+            self._sha256_on_disk[name] = sha256
 
     def prune(self, keep: Collection[str]) -> list[str]:
         """Delete the listed checkpoints that are not in ``keep``; returns their names."""
         dropped = sorted(set(self._entries) - set(keep))
         for name in dropped:
             (self.folder / name).unlink(missing_ok=True)
+            self._sha256_on_disk.pop(name, None)
             del self._entries[name]
         if dropped:
             manifest.write_manifest(self.folder, self._entries)
@@ -98,14 +105,14 @@ class CheckpointStore:
                 if (self.folder / name).is_file()}  # fmt: skip
 
     def _next_entry(self, name: str, sha256: str, size: int, epoch: int, step: int) -> manifest.ManifestEntry:
-        before = self._entries.get(name)
-        return manifest.ManifestEntry(
-            sha256=sha256,
-            size_bytes=size,
-            epoch=epoch,
-            step=step,
-            previous_sha256=before.sha256 if before else None,
-        )
+        return manifest.ManifestEntry(sha256, size, epoch, step, previous_sha256=self._sha256_of_current(name))
+
+    def _sha256_of_current(self, name: str) -> str | None:
+        """The hash of the file as it lies there, which after a crash need not be what the manifest expected to come."""
+        path = self.folder / name
+        if name not in self._sha256_on_disk and path.is_file():
+            self._sha256_on_disk[name] = manifest.sha256_of_file(path)
+        return self._sha256_on_disk.get(name)
 
 
 def load_checkpoint(path: str | Path) -> dict:

@@ -55,8 +55,8 @@ def run(
 
 
 def print_json(value: object) -> None:
-    """Print a result for programs: strict JSON, on standard output."""
-    print(json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False))
+    """Print a result for programs: strict JSON, on standard output; plain ASCII, which every terminal can show."""
+    print(json.dumps(value, indent=2, allow_nan=False))
 
 
 def _report(error: ToolError, prog: str, *, as_json: bool) -> None:

@@ -62,6 +62,10 @@ class RunFolder:
         return self.path / "confusion_matrix.png"
 
     @property
+    def trace(self) -> Path:
+        return self.path / "step_trace.bin"
+
+    @property
     def lock(self) -> Path:
         return self.path / ".run.lock"
 

@@ -58,6 +58,11 @@ class StopSignals:
         if self._requested is not None:
             raise self._error(self._requested)
 
+    @staticmethod
+    def elsewhere() -> StoppedError:
+        """The error for stopping because another process of the same training was asked to."""
+        return StoppedError("stopped, as another process of this training was", exit=Exit.TERMINATED)
+
     def _handle(self, number: int, frame: object) -> None:
         repeated = self._requested is not None
         self._requested = signal.Signals(number)

@@ -20,7 +20,17 @@ _BYTES_PER_IMAGE = 3072
 _TRAIN_BATCHES = tuple(f"data_batch_{number}" for number in range(1, 6))
 _TEST_BATCH = "test_batch"
 _CLASS_NAMES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
+
+
+def _latin_1(text: str, encoding: str) -> bytes:
+    if encoding != "latin1":
+        raise pickle.UnpicklingError(f"it holds bytes as {encoding!r} text")
+    return text.encode("latin-1")
+
+
+# All that pickled arrays consist of, whichever Python and NumPy wrote them.
 _ALLOWED_GLOBALS = {
+    ("_codecs", "encode"): _latin_1,
     ("numpy.core.multiarray", "_reconstruct"): np.empty(0).__reduce__()[0],
     ("numpy._core.multiarray", "_reconstruct"): np.empty(0).__reduce__()[0],
     ("numpy", "ndarray"): np.ndarray,
@@ -81,7 +91,7 @@ def read_pickled_batch(path: Path) -> tuple[np.ndarray, np.ndarray]:
 
 
 class _ArraysOnly(pickle.Unpickler):
-    """Resolves the three names that a pickled array consists of, and refuses every other."""
+    """Resolves the names that a pickled array consists of, and refuses every other."""
 
     def find_class(self, module_name: str, global_name: str) -> Any:
         allowed = _ALLOWED_GLOBALS.get((module_name, global_name))

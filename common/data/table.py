@@ -117,9 +117,9 @@ def _label_values(table: pyarrow.Table, name: str, root: Path) -> np.ndarray:
     from pyarrow import types
 
     column = table.column(name)
-    _require_no_missing_labels(column, name, root)
     if types.is_dictionary(column.type):
         column = column.cast(column.type.value_type)
+    _require_no_missing_labels(column, name, root)
     values = column.to_numpy()
     if types.is_floating(column.type) and np.any(values != np.floor(values)):
         raise InputFileError(
@@ -133,8 +133,14 @@ def _label_values(table: pyarrow.Table, name: str, root: Path) -> np.ndarray:
 
 
 def _require_no_missing_labels(column: pyarrow.ChunkedArray, name: str, root: Path) -> None:
-    if column.null_count:
-        rows = [f"row {row + 1}" for row in np.flatnonzero(column.is_null().to_numpy()).tolist()]
+    from pyarrow import compute, types
+
+    missing = column.is_null().to_numpy()
+    if types.is_string(column.type) or types.is_large_string(column.type):
+        # An empty text is what a missing one looks like in CSV.
+        missing |= compute.equal(compute.utf8_trim_whitespace(column), "").fill_null(True).to_numpy()
+    if missing.any():
+        rows = [f"row {row + 1}" for row in np.flatnonzero(missing).tolist()]
         raise InputFileError(
             f"{len(rows)} labels in column {name!r} are missing: {first_named(rows, len(rows))}",
             path=root,

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 
 import torch
 from torch import nn
@@ -13,46 +12,21 @@ from common.config import Config, config_to_mapping
 from common.data import BatchSource, Dataset, SplitFractions, load_dataset, make_batches, split_into_batches
 from common.device import autocast_for
 from common.ema import ExponentialMovingAverage
+from common.engine.parts import EvaluationSet, Parts, TrainerSettings
 from common.engine.progress import CheckpointPlan, Criterion, EarlyStopping, Progress
 from common.engine.state import TrainingState
-from common.engine.trainer import EvaluationSet, TrainerSettings
 from common.engine.training_step import TrainingStep
 from common.exits import InputFileError
 from common.losses import build_loss
 from common.models import build_model, count_parameters
 from common.optimizers import build_optimizer
+from common.parallel import World
 from common.schedulers import build_scheduler
 
 # Training samples that accuracy is measured on: as many as there are for validation, within these bounds. 512 give a
 # standard error of about one point at 95%, 2048 of half a point; more would cost time and tell no more.
 TRAIN_SAMPLE_SIZES = (512, 2048)
 EVALUATION_BATCH_SIZE = 512
-
-
-@dataclass
-class Parts:
-    """All that a training consists of, built and on its device, at its start."""
-
-    dataset: Dataset
-    device: torch.device
-    state: TrainingState
-    step: TrainingStep
-    train_source: BatchSource
-    train_sample: EvaluationSet
-    validation: EvaluationSet
-    settings: TrainerSettings
-    plan: CheckpointPlan
-    autocast: Callable
-    num_parameters: int
-
-    def evaluation_set(self, split: str) -> EvaluationSet:
-        """The samples of a split, to be measured on."""
-        return _evaluation_set(self.dataset, split, self.device, self.settings.batch_size)
-
-    def close(self) -> None:
-        """End the workers that load data."""
-        for source in (self.train_source, self.train_sample.source, self.validation.source):
-            source.close()
 
 
 def load_data(config: Config, *, write_files: bool = True) -> Dataset:
@@ -84,9 +58,9 @@ def load_data(config: Config, *, write_files: bool = True) -> Dataset:
     return dataset
 
 
-def build_parts(config: Config, dataset: Dataset, device: torch.device, *, mode: str) -> Parts:
+def build_parts(config: Config, dataset: Dataset, device: torch.device, world: World, *, mode: str) -> Parts:
     """Everything a training needs. The random streams must have been seeded; building the model draws from them."""
-    model = _build_model(config, dataset).to(device)
+    model = world.synchronize_batch_norm(_build_model(config, dataset)).to(device)
     if config.training.channels_last and len(dataset.input_shape) == 3:
         model = model.to(memory_format=torch.channels_last)
     precision = autocast_for(device, config.training.precision)
@@ -96,16 +70,17 @@ def build_parts(config: Config, dataset: Dataset, device: torch.device, *, mode:
         config,
         dataset,
         model,
-        settings,
+        steps_per_epoch=settings.steps_per_epoch(dataset.splits["train"].num_samples),
         scaler=torch.amp.GradScaler(device.type) if precision.needs_grad_scaler else None,
     )
-    step = _step(config, dataset, state, precision.context)
+    step = _step(config, dataset, state, precision.context, world)
     if config.training.compile:
         model.compile()
     validation = _evaluation_set(dataset, "val", device, settings.batch_size)
     return Parts(
         dataset=dataset,
         device=device,
+        world=world,
         state=state,
         step=step,
         train_source=source,
@@ -118,11 +93,9 @@ def build_parts(config: Config, dataset: Dataset, device: torch.device, *, mode:
     )
 
 
-def steps_per_epoch(config: Config, dataset: Dataset) -> int:
-    """Optimizer steps in one epoch."""
-    per_step = config.training.batch_size * config.training.accumulate
-    num_train = dataset.splits["train"].num_samples
-    return num_train // per_step if config.data.drop_last else -(-num_train // per_step)
+def evaluation_set(parts: Parts, split: str) -> EvaluationSet:
+    """All samples of a split of the training's data, to be measured on."""
+    return _evaluation_set(parts.dataset, split, parts.device, parts.settings.batch_size)
 
 
 def _build_model(config: Config, dataset: Dataset) -> nn.Module:
@@ -153,7 +126,7 @@ def _model_spec(config: Config, dataset: Dataset, model: nn.Module) -> dict:
     }
 
 
-def _state(config: Config, dataset: Dataset, model: nn.Module, settings: TrainerSettings, *, scaler) -> TrainingState:
+def _state(config: Config, dataset: Dataset, model: nn.Module, *, steps_per_epoch: int, scaler) -> TrainingState:
     optimizer = build_optimizer(
         model,
         config.optimizer.type,
@@ -168,13 +141,13 @@ def _state(config: Config, dataset: Dataset, model: nn.Module, settings: Trainer
         optimizer,
         schedule.type,
         total_epochs=config.training.epochs,
-        steps_per_epoch=steps_per_epoch(config, dataset),
+        steps_per_epoch=steps_per_epoch,
         warmup_epochs=schedule.warmup_epochs,
         patience=schedule.patience,
         factor=schedule.factor,
         min_lr=schedule.min_lr,
         step_size=schedule.step_size,
-        mode=settings.early_stopping.criterion.mode,
+        mode=config.early_stopping.direction,
     )
     ema = None if config.training.ema is None else ExponentialMovingAverage(model, config.training.ema)
     return TrainingState(
@@ -189,12 +162,12 @@ def _state(config: Config, dataset: Dataset, model: nn.Module, settings: Trainer
     )
 
 
-def _step(config: Config, dataset: Dataset, state: TrainingState, autocast: Callable) -> TrainingStep:
+def _step(config: Config, dataset: Dataset, state: TrainingState, autocast: Callable, world: World) -> TrainingStep:
     device = next(state.model.parameters()).device
     seed = config.reproducibility.seed
     transforms = config.data_augmentation.transforms if config.data_augmentation.enabled else ()
     return TrainingStep(
-        state.model,
+        world.wrap(state.model, device),
         state.optimizer,
         state.scheduler,
         build_loss(
@@ -209,6 +182,8 @@ def _step(config: Config, dataset: Dataset, state: TrainingState, autocast: Call
         scaler=state.scaler,
         autocast=autocast,
         clip_max_norm=config.optimizer.gradient_clip_max_norm,
+        world=world,
+        averaged_model=state.model,
     )
 
 

@@ -9,10 +9,12 @@ import torch
 from common.checkpoints import to_bytes
 from common.console import Console, format_bytes, format_count, format_duration
 from common.data import split_into_batches
-from common.engine.assembly import Parts, steps_per_epoch
 from common.engine.evaluation import evaluate
+from common.engine.parts import EvaluationSet, Parts
 from common.engine.run import prepare
 from common.engine.session import RunRequest
+from common.engine.training_step import MicroBatch
+from common.parallel import World
 
 # The first step pays for memory and kernel choice once; the next few show what a step costs.
 TIMED_STEPS = 3
@@ -24,7 +26,7 @@ def dry_run(request: RunRequest, console: Console) -> dict:
     Returns:
         The plan, for programs: sizes in samples and bytes, times in seconds.
     """
-    parts, _ = prepare(request, console, write_files=False)
+    parts, _ = prepare(request, console, World(), write_files=False)
     try:
         plan = _plan(request, parts)
     finally:
@@ -36,12 +38,11 @@ def dry_run(request: RunRequest, console: Console) -> dict:
 
 def _plan(request: RunRequest, parts: Parts) -> dict:
     config = request.loaded.config
-    steps = steps_per_epoch(config, parts.dataset)
+    steps = parts.steps_per_epoch
     step_s, loss = _try_training(parts)
     validation_s = _try_validation(parts)
     samples = {name: split.num_samples for name, split in parts.dataset.splits.items()}
-    checkpoint_bytes = len(to_bytes(parts.state.capture()))
-    num_files = _most_checkpoint_files(config.training.epochs, parts)
+    checkpoint_bytes = len(to_bytes(parts.state.capture(parts.world)))
     epochs = config.training.epochs
     return {
         "dry_run": True,
@@ -58,20 +59,22 @@ def _plan(request: RunRequest, parts: Parts) -> dict:
         "step_s": step_s,
         "estimated_s": epochs * (steps * step_s + validation_s),
         "checkpoint_bytes": checkpoint_bytes,
-        "estimated_disk_bytes": checkpoint_bytes * num_files,
+        "estimated_disk_bytes": checkpoint_bytes * parts.plan.most_files(epochs),
     }
 
 
 def _try_training(parts: Parts) -> tuple[float, float]:
     """Seconds of one step, and the mean loss of the first."""
     settings = parts.settings
-    size = settings.batch_size * settings.accumulate
-    order = split_into_batches(torch.cat(parts.train_sample.index_batches)[:size], settings.batch_size, drop_last=False)
+    samples = torch.cat(parts.train_sample.index_batches)[: settings.samples_per_step]
+    micro_batches = split_into_batches(samples, settings.batch_size)
     first_loss, times = 0.0, []
     for number in range(1 + TIMED_STEPS):
         started = time.perf_counter()
-        count = sum(len(indices) for indices in order)
-        result = parts.step.run(parts.train_source.batches(order), num_samples=count, epoch=1, step=number)
+        stream = (MicroBatch(batch) for batch in parts.train_source.batches(micro_batches))
+        result = parts.step.run(
+            stream, num_micro_batches=len(micro_batches), num_samples=len(samples), epoch=1, step=number
+        )
         times.append(time.perf_counter() - started)
         first_loss = first_loss if number else result.loss_sum / result.num_samples
     return min(times[1:]), first_loss
@@ -79,20 +82,11 @@ def _try_training(parts: Parts) -> tuple[float, float]:
 
 def _try_validation(parts: Parts) -> float:
     """Seconds that one evaluation of the whole validation set and the training sample would take."""
-    one = parts.validation.index_batches[:1]
+    one = EvaluationSet(parts.validation.source, parts.validation.index_batches[:1])
     started = time.perf_counter()
-    evaluate(parts.state.model, parts.validation.source, one, num_classes=parts.settings.num_classes,
-             autocast=parts.autocast)  # fmt: skip
+    evaluate(parts, one)
     batches = len(parts.validation.index_batches) + len(parts.train_sample.index_batches)
     return (time.perf_counter() - started) * batches
-
-
-def _most_checkpoint_files(epochs: int, parts: Parts) -> int:
-    plan = parts.plan
-    periodic = epochs // plan.every_n_epochs if plan.every_n_epochs else 0
-    kept = min(periodic, plan.keep_last_n) if plan.keep_last_n else periodic
-    # One more: while a file is replaced, the old and the new one are both there.
-    return int(plan.save_best) + int(plan.save_last) + kept + plan.top_k + 1
 
 
 def _lines(plan: dict) -> list[str]:

@@ -7,11 +7,11 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional
 
 from common.classification_metrics import ClassificationMetrics, classification_metrics
-from common.data import BatchSource
+from common.engine.parts import EvaluationSet, Parts
 from common.seeding import preserve_rng
 
 
@@ -33,41 +33,56 @@ class Evaluation:
         return self.logits_BC.argmax(axis=1)
 
 
-def evaluate(
-    model: nn.Module,
-    source: BatchSource,
-    index_batches: list[Tensor],
-    *,
-    num_classes: int,
-    autocast: Callable,
-    check_stop: Callable[[], None] = lambda: None,
-) -> Evaluation:
-    """Run ``model`` in eval mode over the given samples. Its mode and every random stream are as before afterwards.
+def evaluate(parts: Parts, samples: EvaluationSet, check_stop: Callable[[], None] | None = None) -> Evaluation:
+    """Run the model in eval mode over ``samples``. Its mode and every random stream are as before afterwards.
+
+    Several processes share the work, and all get the result, over exactly the given samples.
 
     Args:
-        autocast: returns the precision context to predict under.
         check_stop: called after every batch; may raise to end early.
     """
+    model = parts.state.model
     was_training = model.training
     model.eval()
-    all_logits, all_labels = [], []
     try:
         with preserve_rng(), torch.inference_mode():
-            for batch in source.batches(index_batches):
-                with autocast():
-                    logits_BC = model(batch.inputs)
-                all_logits.append(logits_BC.float())
-                all_labels.append(batch.labels)
-                check_stop()
-            return _summary(torch.cat(all_logits), torch.cat(all_labels), num_classes)
+            outputs = _outputs(parts, samples, check_stop)
     finally:
         model.train(was_training)
+    logits_BC, labels_B = _in_order(parts.world.gather(outputs))
+    return _summary(logits_BC, labels_B, parts.settings.num_classes)
+
+
+def _outputs(
+    parts: Parts, samples: EvaluationSet, check_stop: Callable[[], None] | None
+) -> list[tuple[Tensor, Tensor]]:
+    """Logits and labels of this process's part of every batch, on the CPU."""
+    shares = [parts.world.slice_of(indices) for indices in samples.index_batches]
+    stream = samples.source.batches([share for share in shares if len(share)])
+    outputs = []
+    for share in shares:
+        if len(share) == 0:
+            outputs.append((torch.empty(0, parts.settings.num_classes), torch.empty(0, dtype=torch.int64)))
+            continue
+        batch = next(stream)
+        with parts.autocast():
+            logits_BC = parts.state.model(batch.inputs)
+        outputs.append((logits_BC.float().cpu(), batch.labels.cpu()))
+        if check_stop is not None:
+            check_stop()
+    return outputs
+
+
+def _in_order(outputs_of_ranks: list[list[tuple[Tensor, Tensor]]]) -> tuple[Tensor, Tensor]:
+    """All logits and labels in the split's order: batch by batch, and in each process by process."""
+    pieces = [piece for batch in zip(*outputs_of_ranks, strict=True) for piece in batch]
+    return torch.cat([logits for logits, _ in pieces]), torch.cat([labels for _, labels in pieces])
 
 
 def _summary(logits_BC: Tensor, labels_B: Tensor, num_classes: int) -> Evaluation:
     # Summed in float64: the mean then depends on neither the batch size nor the order of large and small terms.
     losses_B = functional.cross_entropy(logits_BC, labels_B, reduction="none")
-    logits, labels = logits_BC.cpu().numpy(), labels_B.cpu().numpy()
+    logits, labels = logits_BC.numpy(), labels_B.numpy()
     return Evaluation(
         loss=float(losses_B.double().mean()),
         labels_B=labels,

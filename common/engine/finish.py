@@ -11,6 +11,7 @@ import numpy as np
 from common import atomic, markdown
 from common.checkpoints import CheckpointStore, inference_state, load_checkpoint
 from common.console import format_duration
+from common.engine.assembly import evaluation_set
 from common.engine.evaluation import Evaluation, evaluate
 from common.engine.recorder import RunRecorder, metrics_document
 from common.engine.session import Session, run_description
@@ -19,17 +20,27 @@ from common.plots import plot_confusion_matrix, plot_learning_curves
 from common.results_report import decide, results_markdown, run_checks
 
 
-def finish_run(session: Session, recorder: RunRecorder) -> dict:
+def finish_run(session: Session, recorder: RunRecorder | None) -> dict:
     """Write everything that stands at the end of a run. metrics.json says it is finished last, when all is there.
 
+    Args:
+        recorder: None in a process that takes part in the evaluations and writes nothing.
     Returns:
-        The metrics document.
+        The metrics document; empty in a process that writes nothing.
     """
+    _load_best_weights(session)
+    validation = _evaluate(session, "val")
+    test = _evaluate(session, "test") if _is_to_be_tested(session) else None
+    if recorder is None:
+        return {}
+    _write_predictions(session.folder.predictions("val"), validation)
+    test_part = None if test is None else _write_test(session, test)
+    return _write_results(session, recorder, test_part)
+
+
+def _write_results(session: Session, recorder: RunRecorder, test: dict | None) -> dict:
     progress, mode = session.parts.state.progress, session.request.mode
     assert progress.finished is not None
-    _load_best_weights(session)
-    _write_predictions(session.folder.predictions("val"), _evaluate(session, "val"))
-    test = _test(session)
     document = metrics_document(run_description(session), progress, progress.finished, test)
     best_epoch = progress.best["epoch"] if progress.best else None
     title = f"{document['run']['dataset']['name']}, {session.request.loaded.config.model.architecture}, {mode}"
@@ -54,24 +65,31 @@ def next_command(session: Session) -> str:
 
 def _load_best_weights(session: Session) -> None:
     """Put the best epoch's weights into the model, where the run keeps them; else the last epoch's stay."""
-    plan, state = session.parts.plan, session.parts.state
+    parts, plan, state = session.parts, session.parts.plan, session.parts.state
     if plan.save_best and state.progress.best is not None:
-        state.model.load_state_dict(inference_state(load_checkpoint(session.folder.checkpoints / plan.best_name)))
+        weights = None
+        if parts.world.is_main:
+            weights = inference_state(load_checkpoint(session.folder.checkpoints / plan.best_name))
+        state.model.load_state_dict(parts.world.from_main(weights))
     elif state.ema is not None:
         state.model.load_state_dict(state.ema.state_dict()["model_state_dict"])
 
 
 def _evaluate(session: Session, split: str) -> Evaluation:
     parts = session.parts
-    samples = parts.validation if split == "val" else parts.evaluation_set(split)
-    return evaluate(
-        parts.state.model,
-        samples.source,
-        samples.index_batches,
-        num_classes=parts.settings.num_classes,
-        autocast=parts.autocast,
-        check_stop=session.stop.raise_if_requested,
-    )
+    samples = parts.validation if split == "val" else evaluation_set(parts, split)
+    return evaluate(parts, samples, session.stop.raise_if_requested if parts.world.is_alone else None)
+
+
+def _is_to_be_tested(session: Session) -> bool:
+    test_set, splits = session.request.loaded.config.test_set, session.parts.dataset.splits
+    if not (test_set.enabled and test_set.evaluate_at_end):
+        return False
+    if "test" in splits and splits["test"].num_samples:
+        return True
+    session.notices.append("The data has no test split, so nothing was tested.")
+    session.console.warning(session.notices[-1])
+    return False
 
 
 def _write_predictions(path: Path, evaluation: Evaluation) -> None:
@@ -86,15 +104,8 @@ def _write_predictions(path: Path, evaluation: Evaluation) -> None:
     atomic.write_bytes(path, buffer.getvalue())
 
 
-def _test(session: Session) -> dict | None:
-    test_set, dataset = session.request.loaded.config.test_set, session.parts.dataset
-    if not (test_set.enabled and test_set.evaluate_at_end):
-        return None
-    if "test" not in dataset.splits or dataset.splits["test"].num_samples == 0:
-        session.notices.append("The data has no test split, so nothing was tested.")
-        session.console.warning(session.notices[-1])
-        return None
-    evaluation = _evaluate(session, "test")
+def _write_test(session: Session, evaluation: Evaluation) -> dict:
+    dataset = session.parts.dataset
     _write_predictions(session.folder.predictions("test"), evaluation)
     document = test_document(evaluation, dataset.class_names)
     matrix = evaluation.metrics.confusion_matrix

@@ -11,7 +11,8 @@ class Progress:
     """The position of a training and everything it has gathered on the way.
 
     ``epoch`` (from 1) is the epoch to train next or in the middle of, ``batch`` the optimizer steps already done in
-    it, ``step`` those done in all. The partial sums belong to the epoch in the middle of which ``batch`` stands.
+    it, ``step`` those done in all. ``micro_batch_size`` is set where memory was too small for the configured batch. The
+    partial sums belong to the epoch in the middle of which ``batch`` stands.
     """
 
     epoch: int = 1
@@ -27,6 +28,7 @@ class Progress:
     best: dict | None = None
     epochs_without_improvement: int = 0
     stopping_best: float | None = None
+    micro_batch_size: int | None = None
     finished: str | None = None
     started_at: str = ""
     elapsed_s: float = 0.0
@@ -125,6 +127,12 @@ class CheckpointPlan:
         if self.save_last:
             files[self.last_name] = progress.completed_epochs
         return files
+
+    def most_files(self, epochs: int) -> int:
+        """The largest number of files there can be at once; one is being replaced, so it counts twice."""
+        periodic = epochs // self.every_n_epochs if self.every_n_epochs else 0
+        kept = min(periodic, self.keep_last_n) if self.keep_last_n else periodic
+        return int(self.save_best) + int(self.save_last) + kept + self.top_k + 1
 
     def _kept_epochs(self, progress: Progress) -> set[int]:
         periodic: list[int] = []

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import datetime, timezone
 
 from common import metrics_file
@@ -70,6 +70,12 @@ class RunRecorder:
         if self._tensorboard is not None:
             self._tensorboard.add_epoch(record)
 
+    def save_failed(self, progress: Progress, name: str, error: OSError) -> None:
+        """A checkpoint that the run can do without was not written; the training goes on."""
+        outcome = f"{name} was not saved ({error.strerror or error})"
+        progress.events.append(event(progress, "save_failed", outcome, actions=["go_on"]))
+        self._console.warning(outcome)
+
     def machine_usage(self) -> dict:
         """What the machine did since the last call, as an epoch of metrics.json has it."""
         usage = self._monitor.epoch_summary()
@@ -87,6 +93,42 @@ class RunRecorder:
         document = metrics_document(self._run, progress, status, test)
         metrics_file.write_metrics(self._folder.metrics, document)
         return document
+
+
+class MutedRecorder:
+    """For processes that write and say nothing. Implements ``trainer.Recorder``."""
+
+    def epoch_started(self, progress: Progress) -> None:
+        pass
+
+    def step_done(self, progress: Progress, loss: float) -> None:
+        pass
+
+    def epoch_done(self, progress: Progress, saved: list[str]) -> None:
+        pass
+
+    def save_failed(self, progress: Progress, name: str, error: OSError) -> None:
+        pass
+
+    def machine_usage(self) -> dict:
+        return {}
+
+    def write_metrics(self, progress: Progress, status: str, test: Mapping | None = None) -> dict:
+        return {}
+
+
+def event(
+    progress: Progress, kind: str, outcome: str, *, guide: str | None = None, actions: Sequence[str] = ()
+) -> dict:
+    """An entry of ``events`` in metrics.json: what happened where, what was done about it, and what came of it."""
+    return {
+        "epoch": progress.epoch,
+        "step": progress.step,
+        "kind": kind,
+        "guide": guide,
+        "actions": list(actions),
+        "outcome": outcome,
+    }
 
 
 def metrics_document(run: Mapping, progress: Progress, status: str, test: Mapping | None = None) -> dict:

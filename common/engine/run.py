@@ -2,40 +2,41 @@
 
 from __future__ import annotations
 
-import contextlib
+import gc
 import json
-from pathlib import Path
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
 
 import torch
 
 from common import atomic
-from common.checkpoints import CheckpointStore, load_checkpoint
-from common.config import config_from_mapping, config_sha256, dump_config
-from common.console import Console
+from common.checkpoints import CheckpointStore
+from common.config import config_sha256, dump_config
+from common.console import Console, format_bytes
 from common.device import configure_determinism, select_device, set_num_threads
-from common.engine.assembly import Parts, build_parts, load_data, steps_per_epoch
+from common.engine.assembly import build_parts, load_data
+from common.engine.claim import claim
 from common.engine.finish import finish_run
-from common.engine.recorder import RunRecorder, utc_now
+from common.engine.parts import Parts
+from common.engine.recorder import MutedRecorder, RunRecorder, event
+from common.engine.resume import restore_newest
 from common.engine.session import RunRequest, Session, run_description
-from common.engine.startup import announce
+from common.engine.startup import announce, reasons_for_doubt
 from common.engine.trainer import Trainer
-from common.engine.training_step import NonFiniteError
+from common.engine.training_step import MicroBatchTooLargeError, NonFiniteError
 from common.environment import collect_environment, exactness_fingerprint, fingerprint_differences
-from common.exits import (
-    CheckFailedError,
-    EnvironmentLackError,
-    InputFileError,
-    RunFailedError,
-    StoppedError,
-    ToolError,
-)
+from common.exits import EnvironmentLackError, RunFailedError, StoppedError
 from common.gpu_monitor import GpuMonitor
-from common.manifest import iterate_sound_checkpoints
-from common.metrics_file import FINISHED_STATUSES, read_metrics
-from common.run_folder import RunFolder, RunLock, move_aside, open_folder, publish_links
-from common.seeding import seed_everything
+from common.parallel import World, joined_world
+from common.run_folder import RunFolder, RunLock, publish_links
+from common.seeding import derive_seed, seed_everything
 from common.signals import StopSignals
+from common.step_trace import StepTrace
 from common.tensorboard_log import TensorBoardLog
+
+# What a run writes besides checkpoints: logs, metrics, pictures, event files.
+_SMALL_FILES_BYTES = 20_000_000
 
 
 def train(request: RunRequest, console: Console, stop: StopSignals) -> dict:
@@ -44,37 +45,39 @@ def train(request: RunRequest, console: Console, stop: StopSignals) -> dict:
     Raises:
         ToolError: with the exit code that fits; what was trained is saved in every case.
     """
-    try:
-        folder, lock, notices = _claim(request)
-        with contextlib.ExitStack() as closing:
-            closing.callback(lock.release)
-            closing.callback(console.close)
-            folder.checkpoints.mkdir(exist_ok=True)
-            console.attach_log(folder.log)
-            for notice in notices:
-                console.info(notice)
-            return _train_logged(request, folder, lock, console, stop)
-    except OSError as error:
-        raise EnvironmentLackError(
-            f"could not be written ({error.strerror})",
-            path=error.filename or request.output_dir,
-            hint="make room or give write permission, then run the same command again to go on",
-        ) from error
+    with joined_world() as world:
+        if not world.is_main:
+            console = Console(quiet=True, as_json=True)
+            return _train_in(request, RunFolder(request.output_dir), None, console, stop, world)
+        folder, lock, notices = claim(request)
+        try:
+            with _disk_errors_explained(folder):
+                folder.checkpoints.mkdir(exist_ok=True)
+                console.attach_log(folder.log)
+                for notice in notices:
+                    console.info(notice)
+                return _train_in(request, folder, lock, console, stop, world)
+        finally:
+            console.close()
+            lock.release()
 
 
-def prepare(request: RunRequest, console: Console, *, write_files: bool = True) -> tuple[Parts, dict]:
+def prepare(request: RunRequest, console: Console, world: World, *, write_files: bool = True) -> tuple[Parts, dict]:
     """Seed, load the data and build every part of the training, and tell what they are.
 
     Returns:
         The parts, and the environment as environment.json has it.
     """
     config = request.loaded.config
-    device = select_device(config.training.device)
+    device = _device(config.training.device, world)
     determinism = configure_determinism(config.reproducibility.deterministic, config.reproducibility.benchmark)
     num_threads = set_num_threads(config.training.num_threads)
-    dataset = load_data(config, write_files=write_files)
+    dataset = load_data(config, write_files=write_files and world.is_main)
     seeds = seed_everything(config.reproducibility.seed)
-    parts = build_parts(config, dataset, device, mode=request.mode)
+    parts = build_parts(config, dataset, device, world, mode=request.mode)
+    if not world.is_alone:
+        # The same weights everywhere, but from here on every process draws its own dropout.
+        torch.manual_seed(derive_seed(config.reproducibility.seed, "process", world.rank))
     environment = collect_environment(
         str(device),
         request.command_line,
@@ -83,148 +86,92 @@ def prepare(request: RunRequest, console: Console, *, write_files: bool = True) 
         config.reproducibility.deterministic,
         config.training.precision,
         compiled=config.training.compile,
+        world_size=world.size,
     )
     announce(console, request, parts, [*seeds, *determinism, f"Threads: {num_threads}"])
     return parts, environment
 
 
-def _train_logged(request: RunRequest, folder: RunFolder, lock: RunLock, console: Console, stop: StopSignals) -> dict:
-    try:
-        return _train_in(request, folder, lock, console, stop)
-    except ToolError as error:
-        console.detail(f"Ended by an error: {error}")  # the screen gets it from whoever ends the process
-        raise
+def _device(name: str, world: World) -> torch.device:
+    """The configured device; of several processes on a machine with GPUs, each takes its own."""
+    if world.is_alone or name == "cpu" or (name == "auto" and not torch.cuda.is_available()):
+        return select_device(name)
+    device = select_device(f"cuda:{world.local_rank}")
+    torch.cuda.set_device(device)
+    return device
 
 
-def _train_in(request: RunRequest, folder: RunFolder, lock: RunLock, console: Console, stop: StopSignals) -> dict:
-    parts, environment = prepare(request, console)
+def _train_in(
+    request: RunRequest, folder: RunFolder, lock: RunLock | None, console: Console, stop: StopSignals, world: World
+) -> dict:
+    parts, environment = prepare(request, console, world)
     try:
         notices = [*request.loaded.notices, *parts.dataset.notices]
         session = Session(request, folder, lock, console, stop, parts, environment, notices)
-        _describe_run(session)
-        resumed_from = _resume(session)
-        for notice in publish_links(folder, request.mode):
-            session.notices.append(notice)
-            console.warning(notice)
-        return _run_to_end(session, resumed_from)
+        if world.is_main:
+            _describe_run(session)
+        restore_newest(session)
+        if world.is_main:
+            _require_space(session)
+            if request.publish:
+                session.notices += publish_links(folder, request.mode)
+        return _run_to_end(session)
     finally:
         parts.close()
-
-
-def _claim(request: RunRequest) -> tuple[RunFolder, RunLock, list[str]]:
-    """The locked folder to train in: that of the unfinished run to go on with, or an empty one."""
-    if request.must_resume and not RunFolder(request.output_dir).holds_run():
-        raise _not_resumable(request, "there is no unfinished run")
-    folder = open_folder(request.output_dir)
-    lock = RunLock(folder).acquire()
-    try:
-        obstacle = _obstacle(request, folder)
-        if obstacle is None:
-            folder.remove_leftovers()
-            return folder, lock, []
-        if request.must_resume:
-            raise _not_resumable(request, obstacle)
-        if not folder.environment.exists():
-            return folder, lock, []
-        kept = move_aside(folder)
-    except BaseException:
-        lock.release()
-        raise
-    lock.release()
-    folder = open_folder(request.output_dir)
-    return folder, RunLock(folder).acquire(), [f"The run that was here ({obstacle}) was moved to {kept}"]
-
-
-def _not_resumable(request: RunRequest, reason: str) -> InputFileError:
-    return InputFileError(f"cannot be resumed: {reason}", path=request.output_dir, field="--resume",
-                          hint="leave --resume out to train anew")  # fmt: skip
-
-
-def _obstacle(request: RunRequest, folder: RunFolder) -> str | None:
-    """Why the run in the folder cannot be gone on with, or None if it can."""
-    try:
-        identity = json.loads(folder.environment.read_text(encoding="utf-8"))["identity"]
-        mode, sha256 = identity["mode"], identity["config_sha256"]
-    except (OSError, ValueError, KeyError, TypeError, RecursionError):
-        return "there is no unfinished run"
-    if mode != request.mode:
-        return f"it is one in {mode} mode"
-    if sha256 != config_sha256(request.loaded.config):
-        return "it has another configuration"
-    try:
-        status = read_metrics(folder.metrics)["run"].get("status")
-    except InputFileError:
-        return None  # never written, or damaged: made again from the checkpoints
-    return f"it is finished: {status}" if status in FINISHED_STATUSES else None
 
 
 def _describe_run(session: Session) -> None:
     """Write config.yaml and environment.json. The latter comes last: it makes the folder's content a run."""
     request, folder = session.request, session.folder
     session.environment["identity"] = {"mode": request.mode, "config_sha256": config_sha256(request.loaded.config)}
-    header = [f"Configuration of a {request.mode} run, every field as it was in force.",
-              f"Source: {request.loaded.source}"]  # fmt: skip
-    # Also when going on: what changes no number, such as the target or the notes, may be another than at the start.
-    atomic.write_text(folder.config, dump_config(request.loaded.config, header))
+    doubts = reasons_for_doubt(request.loaded.config)
     if folder.environment.exists():
         then = json.loads(folder.environment.read_text(encoding="utf-8"))
-        for difference in fingerprint_differences(
-            exactness_fingerprint(then), exactness_fingerprint(session.environment)
-        ):
-            session.notices.append(f"not exact: {difference}")
-            session.console.warning(f"not exact: this run was begun elsewhere or otherwise: {difference}")
-        return
-    atomic.write_text(folder.environment, json.dumps(session.environment, indent=1, ensure_ascii=False) + "\n")
+        doubts += fingerprint_differences(exactness_fingerprint(then), exactness_fingerprint(session.environment))
+    else:
+        header = [
+            f"Configuration of a {request.mode} run, every field as it was in force.",
+            f"Source: {request.loaded.source}",
+        ]
+        atomic.write_text(folder.config, dump_config(request.loaded.config, header))
+        text = json.dumps(session.environment, indent=1, ensure_ascii=False)
+        atomic.write_text(folder.environment, text + "\n")
+    for doubt in doubts:
+        session.notices.append(f"not exact: {doubt}")
+        session.console.warning(f"[REPRODUCIBILITY] not exact: {doubt}")
 
 
-def _resume(session: Session) -> Path | None:
-    """Restore the newest sound checkpoint from which the run can end as if never stopped."""
-    store = CheckpointStore(session.folder.checkpoints)
-    for path, reason in store.set_aside_damaged():
-        session.notices.append(f"A damaged checkpoint was set aside as {path.name} ({reason})")
-        session.console.warning(session.notices[-1])
-    state, plan = session.parts.state, session.parts.plan
-    for path in iterate_sound_checkpoints(session.folder.checkpoints):
-        checkpoint = _own_checkpoint(session, path)
-        if checkpoint is None:
-            continue
-        best = checkpoint["progress"]["best"]
-        at_best = best is not None and best["epoch"] == checkpoint["epoch"] and checkpoint["progress"]["batch"] == 0
-        # Where the best epoch's own file was lost, going on would end without it; an older checkpoint makes it again.
-        if best is None or not plan.save_best or at_best or store.epoch_of(plan.best_name) == best["epoch"]:
-            state.restore(checkpoint)
-            where = f"epoch {state.progress.epoch}, step {state.progress.step}"
-            session.console.info(f"Resuming at {where} from {path.name}")
-            return path
-    state.progress.started_at = utc_now()
-    return None
+def _require_space(session: Session) -> None:
+    """Raises EnvironmentLackError where the disk has no room for what the run will write."""
+    parts, folder = session.parts, session.folder
+    state_bytes = sum(tensor.nbytes for tensor in parts.state.model.state_dict().values())
+    # Weights, and at most two moments of them in the optimizer, and an average.
+    checkpoint_bytes = state_bytes * (4 if parts.state.ema is not None else 3)
+    there = sum(CheckpointStore(folder.checkpoints).sizes().values())
+    most = checkpoint_bytes * parts.plan.most_files(parts.settings.epochs)
+    needed = max(most - there, checkpoint_bytes) + _SMALL_FILES_BYTES
+    free = shutil.disk_usage(folder.path).free
+    if free < needed:
+        raise EnvironmentLackError(
+            f"the run needs up to {format_bytes(needed)}, and {format_bytes(free)} are free",
+            path=folder.path,
+            hint="make room, keep fewer checkpoints (checkpointing.keep_last_n), or choose another --output-dir",
+        )
 
 
-def _own_checkpoint(session: Session, path: Path) -> dict | None:
-    """The checkpoint in ``path`` if this run wrote it; a file that came from elsewhere is told of and left alone."""
-    try:
-        checkpoint = load_checkpoint(path)
-        config = config_from_mapping(checkpoint.get("config"), path)
-        reason = "it is one of another configuration"
-    except (InputFileError, CheckFailedError) as error:
-        config, reason = None, error.message
-    if config is not None and config_sha256(config) == config_sha256(session.request.loaded.config):
-        return checkpoint
-    session.notices.append(f"{path.name} was left alone: {reason}")
-    session.console.warning(session.notices[-1])
-    return None
-
-
-def _run_to_end(session: Session, resumed_from: Path | None) -> dict:
-    config, parts, progress = session.request.loaded.config, session.parts, session.parts.state.progress
-    steps = steps_per_epoch(config, parts.dataset)
-    tensorboard = None
-    if config.logging.tensorboard:
-        after = progress.completed_epochs if resumed_from else None
-        tensorboard = TensorBoardLog(session.folder.tensorboard, resume_after_epoch=after)
-    left = steps * (config.training.epochs - progress.completed_epochs) - progress.batch
+def _run_to_end(session: Session) -> dict:
+    parts = session.parts
+    if not parts.world.is_main:
+        _train_loop(session, MutedRecorder())
+        return finish_run(session, None)
+    config, progress = session.request.loaded.config, parts.state.progress
+    left = parts.steps_per_epoch * (config.training.epochs - progress.completed_epochs) - progress.batch
     monitor = GpuMonitor(parts.device.index if parts.device.type == "cuda" else None)
-    with monitor, session.console.progress(max(left, 0), "Training") as bar:
+    with (
+        _event_files(session) as tensorboard,
+        monitor,
+        session.console.progress(max(left, 0), "Training") as bar,
+    ):
         recorder = RunRecorder(
             session.folder,
             session.lock,
@@ -236,46 +183,98 @@ def _run_to_end(session: Session, resumed_from: Path | None) -> dict:
             epochs=config.training.epochs,
             log_every_n_steps=config.logging.log_every_n_steps,
         )
-        try:
-            _train_loop(session, recorder)
-        finally:
-            if tensorboard is not None:
-                tensorboard.close()
+        _train_loop(session, recorder)
+    if parts.state.progress.finished is None:
+        return recorder.write_metrics(parts.state.progress, "interrupted")
     return finish_run(session, recorder)
 
 
-def _train_loop(session: Session, recorder: RunRecorder) -> None:
-    parts, progress = session.parts, session.parts.state.progress
-    trainer = Trainer(
-        parts.state,
-        parts.step,
-        parts.train_source,
-        parts.dataset.splits["train"].num_samples,
-        parts.train_sample,
-        parts.validation,
-        parts.settings,
-        CheckpointStore(session.folder.checkpoints),
-        parts.plan,
-        recorder,
-        session.stop,
-        parts.autocast,
-    )
+def _event_files(session: Session):
+    if not session.request.loaded.config.logging.tensorboard:
+        return nullcontext()
+    progress = session.parts.state.progress
+    after = progress.completed_epochs if session.resumed else None
+    return TensorBoardLog(session.folder.tensorboard, resume_after_epoch=after)
+
+
+def _train_loop(session: Session, recorder: RunRecorder | MutedRecorder) -> None:
+    """Train, with a smaller micro-batch each time memory runs out."""
+    recorder.write_metrics(session.parts.state.progress, "running")
     try:
-        recorder.write_metrics(progress, "running")
-        trainer.run()
+        while _ran_out_of_memory(session, recorder):
+            _halve_micro_batch(session, recorder)
     except StoppedError:
+        progress = session.parts.state.progress
         recorder.write_metrics(progress, "interrupted")
         session.console.info(f"Stopped in epoch {progress.epoch} after step {progress.step}; everything is saved")
         raise
     except NonFiniteError as error:
+        recorder.write_metrics(session.parts.state.progress, "failed")
+        raise _non_finite_failure(session, error) from error
+
+
+def _ran_out_of_memory(session: Session, recorder: RunRecorder | MutedRecorder) -> bool:
+    """Train to the end (False), or until memory runs out (True)."""
+    parts, is_main = session.parts, session.parts.world.is_main
+    trainer = Trainer(
+        parts,
+        CheckpointStore(session.folder.checkpoints) if is_main else None,
+        StepTrace(session.folder.trace) if is_main else None,
+        recorder,
+        session.stop,
+        stop_after_epochs=session.request.stop_after_epochs,
+    )
+    try:
+        trainer.run()
+    except MicroBatchTooLargeError:
+        return True
+    return False
+
+
+def _halve_micro_batch(session: Session, recorder: RunRecorder | MutedRecorder) -> None:
+    """Go back to the newest checkpoint and on from there with half the samples at once, in as many steps as before."""
+    parts = session.parts
+    progress = parts.state.progress
+    tried = progress.micro_batch_size or parts.settings.batch_size
+    if tried <= parts.world.size or not parts.world.is_alone:
         recorder.write_metrics(progress, "failed")
-        names = [parts.dataset.splits["train"].sample_name(index) for index in error.indices.tolist()[:5]]
         raise RunFailedError(
-            f"{error} in epoch {progress.epoch}, step {progress.step + 1}, on a batch with {', '.join(names)}, ...",
+            f"out of memory with {tried} samples at once",
             path=session.folder.path,
-            hint="lower optimizer.learning_rate or set optimizer.gradient_clip_max_norm, and look at these samples",
+            field="training.batch_size",
+            hint="take a smaller model or images, or halve batch_size and double accumulate",
+        )
+    parts.step.release_memory()
+    gc.collect()
+    if parts.device.type == "cuda":
+        torch.cuda.empty_cache()
+    outcome = f"{tried} samples at once did not fit into memory; going on with {tried // 2}, same step size"
+    happened = event(progress, "out_of_memory", outcome, actions=["halve_micro_batch"])
+    restore_newest(session)
+    progress = parts.state.progress
+    progress.micro_batch_size = tried // 2
+    progress.events.append(happened)
+    session.console.warning(f"[ACTIONS] {outcome}")
+    session.console.info(f"[RESTART] from epoch {progress.epoch}, step {progress.step}")
+
+
+def _non_finite_failure(session: Session, error: NonFiniteError) -> RunFailedError:
+    progress, split = session.parts.state.progress, session.parts.dataset.splits["train"]
+    names = ", ".join(split.sample_name(index) for index in error.indices.tolist()[:5])
+    return RunFailedError(
+        f"{error} in epoch {progress.epoch}, step {progress.step + 1}, on a batch with {names}, ...",
+        path=session.folder.path,
+        hint="lower optimizer.learning_rate or set optimizer.gradient_clip_max_norm, and look at these samples",
+    )
+
+
+@contextmanager
+def _disk_errors_explained(folder: RunFolder) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise EnvironmentLackError(
+            f"cannot be written ({error.strerror or error})",
+            path=error.filename or folder.path,
+            hint="make room or give write permission, then run the same command again to go on",
         ) from error
-    except torch.OutOfMemoryError as error:
-        recorder.write_metrics(progress, "failed")
-        raise RunFailedError("out of memory on the GPU", path=session.folder.path, field="training.batch_size",
-                             hint="halve it and double training.accumulate") from error  # fmt: skip

@@ -9,20 +9,26 @@ import torch
 
 from common.config import LoadedConfig, config_sha256
 from common.console import Console
-from common.engine.assembly import Parts
+from common.engine.parts import Parts
 from common.run_folder import RunFolder, RunLock
 from common.signals import StopSignals
 
 
 @dataclass(frozen=True)
 class RunRequest:
-    """What to train and where to put it."""
+    """What to train and where to put it.
+
+    ``publish`` is False for a run that the documented links of the working directory should not lead to.
+    ``stop_after_epochs`` ends the training before its last epoch, on a schedule made for all of them.
+    """
 
     loaded: LoadedConfig
     mode: str
     output_dir: Path
-    must_resume: bool
     command_line: list[str]
+    must_resume: bool = False
+    publish: bool = True
+    stop_after_epochs: int | None = None
 
 
 @dataclass
@@ -31,12 +37,13 @@ class Session:
 
     request: RunRequest
     folder: RunFolder
-    lock: RunLock
+    lock: RunLock | None
     console: Console
     stop: StopSignals
     parts: Parts
     environment: dict
     notices: list[str]
+    resumed: bool = False
 
 
 def run_description(session: Session) -> dict:

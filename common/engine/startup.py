@@ -6,15 +6,17 @@ from collections.abc import Sequence
 
 from common.config import Config
 from common.console import Console, format_count
-from common.engine.assembly import Parts, steps_per_epoch
+from common.engine.parts import Parts
 from common.engine.session import RunRequest
 
 
 def announce(console: Console, request: RunRequest, parts: Parts, reproducibility: Sequence[str]) -> None:
     """Tell which configuration, seeds, data, model, optimiser and scheduler a run has, and what is odd about them."""
     config = request.loaded.config
-    console.info(f"[CONFIG] {request.loaded.source} in {request.mode} mode: {config.training.epochs} epochs, "
-                 f"batch size {_batch_size(config)}, {config.training.precision} on {parts.device}")  # fmt: skip
+    console.info(
+        f"[CONFIG] {request.loaded.source} in {request.mode} mode: {config.training.epochs} epochs, "
+        f"batch size {_batch_size(config)}, {config.training.precision} on {parts.device}{_processes(parts)}"
+    )
     for notice in request.loaded.notices:
         console.info(f"[CONFIG] {notice}")
     for line in reproducibility:
@@ -23,7 +25,17 @@ def announce(console: Console, request: RunRequest, parts: Parts, reproducibilit
     dropout = f", dropout {config.model.dropout:g}" if config.model.dropout else ""
     console.info(f"[MODEL] {config.model.architecture}: {format_count(parts.num_parameters)} parameters{dropout}")
     console.info(f"[OPTIMIZER] {_optimizer(config)}")
-    console.info(f"[SCHEDULER] {_scheduler(config)}; {steps_per_epoch(config, parts.dataset)} steps per epoch")
+    console.info(f"[SCHEDULER] {_scheduler(config)}; {parts.steps_per_epoch} steps per epoch")
+
+
+def reasons_for_doubt(config: Config) -> list[str]:
+    """Why the same config may not give the same bits again on this very machine."""
+    doubts = []
+    if not config.reproducibility.deterministic:
+        doubts.append("reproducibility.deterministic is off, so an operation may add up in another order each time")
+    if config.reproducibility.benchmark and not config.reproducibility.deterministic:
+        doubts.append("reproducibility.benchmark picks kernels by timing them")
+    return doubts
 
 
 def _announce_data(console: Console, parts: Parts) -> None:
@@ -44,6 +56,10 @@ def _batch_size(config: Config) -> str:
     if training.accumulate == 1:
         return str(training.batch_size)
     return f"{training.batch_size * training.accumulate} ({training.accumulate} x {training.batch_size})"
+
+
+def _processes(parts: Parts) -> str:
+    return "" if parts.world.is_alone else f", {parts.world.size} processes"
 
 
 def _optimizer(config: Config) -> str:

@@ -11,6 +11,7 @@ from torch import nn
 from common import checkpoints
 from common.ema import ExponentialMovingAverage
 from common.engine.progress import Progress
+from common.parallel import World
 from common.schedulers import Scheduler
 from common.seeding import capture_rng_state, restore_rng_state
 
@@ -30,8 +31,10 @@ class TrainingState:
     config: dict
     model_spec: dict
 
-    def capture(self) -> dict:
+    def capture(self, world: World) -> dict:
         """A checkpoint of this instant: top-level keys as documented, only tensors and plain values inside.
+
+        A collective call: the random state of every process is in it.
 
         ``epoch`` counts completed epochs; ``progress`` says where inside the next one this is.
         """
@@ -47,7 +50,7 @@ class TrainingState:
             "val_acc": record.get("val_acc"),
             "metrics": {key: record.get(key) for key in _RECORDED},
             "config": self.config,
-            "rng_state": capture_rng_state(),
+            "rng_state": world.gather(capture_rng_state()),
             "progress": self.progress.as_dict(),
             "model_spec": self.model_spec,
         }
@@ -57,7 +60,7 @@ class TrainingState:
             state["scaler_state_dict"] = self.scaler.state_dict()
         return state
 
-    def restore(self, checkpoint: Mapping) -> None:
+    def restore(self, checkpoint: Mapping, world: World) -> None:
         """Take over a checkpoint. The random state comes last, after everything that could draw from it."""
         self.model.load_state_dict(checkpoint["model_state_dict"])
         self.optimizer.load_state_dict(checkpoint["optimizer_state_dict"])
@@ -67,4 +70,6 @@ class TrainingState:
         if self.scaler is not None:
             self.scaler.load_state_dict(checkpoint["scaler_state_dict"])
         self.progress = Progress.from_dict(checkpoint["progress"])
-        restore_rng_state(checkpoint["rng_state"])
+        # With another number of processes than before the run goes on, but not to the same bits; it says so.
+        states = checkpoint["rng_state"]
+        restore_rng_state(states[world.rank % len(states)])

@@ -13,6 +13,7 @@ from common.augmentation import Augmentation
 from common.data import Batch
 from common.ema import ExponentialMovingAverage
 from common.losses import ClassificationLoss
+from common.parallel import World
 from common.schedulers import Scheduler
 
 
@@ -26,17 +27,37 @@ class NonFiniteError(Exception):
         self.indices = indices
 
 
+class MicroBatchTooLargeError(Exception):
+    """Memory ran out in the forward or backward pass. The weights are untouched; batch norm's statistics may not be."""
+
+
+@dataclass(frozen=True)
+class MicroBatch:
+    """One process's part of a micro-batch; ``counts`` is False for a stand-in whose loss must not count."""
+
+    batch: Batch
+    counts: bool = True
+
+
 @dataclass(frozen=True)
 class StepResult:
-    """``loss_sum`` is summed over the step's samples; ``grad_norm`` the L2 norm of all gradients before clipping."""
+    """``loss_sum`` is summed over the step's samples; ``grad_norm`` the L2 norm of all gradients before clipping.
+
+    ``flags`` are the sums over all processes of what each gave to ``run``.
+    """
 
     loss_sum: float
     num_samples: int
     grad_norm: float
+    flags: list[float]
 
 
 class TrainingStep:
-    """What is done with the samples of one optimizer step. Owns no state of its own but what it is given."""
+    """What is done with the samples of one optimizer step. Owns no state of its own but what it is given.
+
+    Args:
+        model: as it is to be called, wrapped for several processes where there are several.
+    """
 
     def __init__(
         self,
@@ -50,6 +71,8 @@ class TrainingStep:
         scaler: torch.amp.GradScaler | None,
         autocast: Callable,
         clip_max_norm: float | None,
+        world: World,
+        averaged_model: nn.Module,
     ) -> None:
         self._model = model
         self._optimizer = optimizer
@@ -60,28 +83,60 @@ class TrainingStep:
         self._scaler = scaler
         self._autocast = autocast
         self._clip_max_norm = clip_max_norm
+        self._world = world
+        self._averaged_model = averaged_model
         self._parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
 
-    def run(self, micro_batches: Iterable[Batch], *, num_samples: int, epoch: int, step: int) -> StepResult:
-        """Train on ``num_samples`` samples that come in one or more micro-batches.
+    def run(
+        self,
+        micro_batches: Iterable[MicroBatch],
+        *,
+        num_micro_batches: int,
+        num_samples: int,
+        epoch: int,
+        step: int,
+        flags: tuple[float, ...] = (),
+    ) -> StepResult:
+        """Train on the ``num_samples`` samples of all processes, which come in ``num_micro_batches`` parts.
 
         The gradient is that of the mean loss over all of them, so how they are cut changes rounding only.
 
+        Args:
+            flags: numbers to be added up over all processes along with the loss.
         Raises:
             NonFiniteError: before any weight is touched.
+            MicroBatchTooLargeError: out of memory, before any weight is touched.
         """
         self._scheduler.before_step(step)
         self._optimizer.zero_grad(set_to_none=True)
         losses, indices = [], []
-        for batch in micro_batches:
-            loss_sum = self._forward(batch, epoch)
-            mean_part = loss_sum / num_samples
-            (self._scaler.scale(mean_part) if self._scaler else mean_part).backward()
-            losses.append(loss_sum.detach())
-            indices.append(batch.indices)
-        result = self._result(losses, num_samples, indices)
+        for number, micro in enumerate(micro_batches, 1):
+            losses.append(self._backward(micro, num_samples, epoch, is_last=number == num_micro_batches))
+            indices.append(micro.batch.indices)
+        result = self._result(losses, num_samples, indices, flags)
         self._update(result.grad_norm)
         return result
+
+    def release_memory(self) -> None:
+        """Let go of the gradients of a step that was not finished."""
+        self._optimizer.zero_grad(set_to_none=True)
+
+    def _backward(self, micro: MicroBatch, num_samples: int, epoch: int, *, is_last: bool) -> Tensor:
+        """Add the gradient of one micro-batch; returns its summed loss."""
+        try:
+            with self._world.without_gradient_exchange(self._model, active=not is_last):
+                loss_sum = self._forward(micro.batch, epoch)
+                if not micro.counts:
+                    loss_sum = loss_sum * 0.0
+                # The processes' gradients are averaged, and each has the mean over all samples in mind.
+                mean_part = loss_sum * (self._world.size / num_samples)
+                (self._scaler.scale(mean_part) if self._scaler else mean_part).backward()
+            return loss_sum.detach()
+        except (RuntimeError, MemoryError) as error:
+            if not is_out_of_memory(error):
+                raise
+        # Outside the handler: the exception's traceback holds on to the tensors that filled the memory.
+        raise MicroBatchTooLargeError
 
     def _forward(self, batch: Batch, epoch: int) -> Tensor:
         mixed = (batch.inputs, batch.labels, None, None)
@@ -92,28 +147,41 @@ class TrainingStep:
             logits_BC = self._model(inputs)
         return self._loss.per_sample(logits_BC, labels_B, mix_labels_B, mix_lambda_B).sum()
 
-    def _result(self, losses: list[Tensor], num_samples: int, indices: list[Tensor]) -> StepResult:
+    def _result(
+        self, losses: list[Tensor], num_samples: int, indices: list[Tensor], flags: tuple[float, ...]
+    ) -> StepResult:
         if self._scaler:
             self._scaler.unscale_(self._optimizer)
-        gradients = [parameter.grad for parameter in self._parameters if parameter.grad is not None]
-        norm = torch.nn.utils.get_total_norm(gradients)
-        # The one place in a step that waits for the device: both numbers in one transfer.
-        loss_sum, grad_norm = torch.stack([torch.stack(losses).double().sum(), norm.double()]).tolist()
-        if not math.isfinite(loss_sum):
-            raise NonFiniteError("the loss", loss_sum, torch.cat(indices))
+        norm = torch.nn.utils.get_total_norm(self._gradients())
+        loss_sum = torch.stack(losses).double().sum()[None]
+        if flags or not self._world.is_alone:
+            loss_sum = self._world.sum(torch.cat([loss_sum, loss_sum.new_tensor(flags)]))
+        # The one place in a step that waits for the device: all numbers in one transfer.
+        total, *summed_flags, grad_norm = torch.cat([loss_sum, norm.double()[None]]).tolist()
+        if not math.isfinite(total):
+            raise NonFiniteError("the loss", total, torch.cat(indices))
         # Under fp16 an overflowing gradient is the scaler's everyday signal to lower its scale; it skips the update.
         if not math.isfinite(grad_norm) and not self._scaler:
             raise NonFiniteError("the gradient norm", grad_norm, torch.cat(indices))
-        return StepResult(loss_sum, num_samples, grad_norm)
+        return StepResult(total, num_samples, grad_norm, summed_flags)
 
     def _update(self, grad_norm: float) -> None:
         if self._clip_max_norm is not None and grad_norm > self._clip_max_norm and math.isfinite(grad_norm):
-            gradients = [parameter.grad for parameter in self._parameters if parameter.grad is not None]
-            torch._foreach_mul_(gradients, self._clip_max_norm / (grad_norm + 1e-6))
+            torch._foreach_mul_(self._gradients(), self._clip_max_norm / (grad_norm + 1e-6))
         if self._scaler:
             self._scaler.step(self._optimizer)
             self._scaler.update()
         else:
             self._optimizer.step()
         if self._ema is not None:
-            self._ema.update(self._model)
+            self._ema.update(self._averaged_model)
+
+    def _gradients(self) -> list[Tensor]:
+        return [parameter.grad for parameter in self._parameters if parameter.grad is not None]
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether an error says that memory ran out, on a GPU or in the machine."""
+    if isinstance(error, (torch.OutOfMemoryError, MemoryError)):
+        return True
+    return isinstance(error, RuntimeError) and "DefaultCPUAllocator: can't allocate memory" in str(error)

@@ -1,0 +1,54 @@
+"""Finding where a run can go on so that it ends as if it had never stopped."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from common.checkpoints import CheckpointStore, load_checkpoint
+from common.engine.recorder import utc_now
+from common.engine.session import Session
+from common.exits import RunFailedError
+from common.manifest import iterate_sound_checkpoints
+
+
+def restore_newest(session: Session) -> None:
+    """Restore the newest sound checkpoint from which the run can end well; with none, the run is at its start.
+
+    Damaged files are set aside and named. Rank 0 reads; the other processes get what it read.
+    """
+    world, state = session.parts.world, session.parts.state
+    checkpoint = world.from_main(_find(session) if world.is_main else None)
+    if checkpoint is None:
+        if state.progress.step:
+            raise RunFailedError(
+                "there is no checkpoint to go back to", path=session.folder.path, field="checkpointing.save_last",
+                hint="set it to true",
+            )  # fmt: skip
+        state.progress.started_at = utc_now()
+        return
+    state.restore(checkpoint, world)
+    session.resumed = True
+    session.console.info(f"Resuming at epoch {state.progress.epoch}, step {state.progress.step}")
+
+
+def _find(session: Session) -> dict | None:
+    store = CheckpointStore(session.folder.checkpoints)
+    for path, reason in store.set_aside_damaged():
+        session.notices.append(f"A damaged checkpoint was set aside as {path.name} ({reason})")
+        session.console.warning(session.notices[-1])
+    for path in iterate_sound_checkpoints(session.folder.checkpoints):
+        checkpoint = load_checkpoint(path)
+        if _leads_to_the_same_end(session, store, checkpoint):
+            return checkpoint
+    return None
+
+
+def _leads_to_the_same_end(session: Session, store: CheckpointStore, checkpoint: Mapping) -> bool:
+    """Whether the best epoch that the checkpoint refers to is still there, or is the checkpoint itself.
+
+    Where its file was lost, going on would end without it; an older checkpoint makes it again.
+    """
+    plan, best = session.parts.plan, checkpoint["progress"]["best"]
+    if best is None or not plan.save_best or store.epoch_of(plan.best_name) == best["epoch"]:
+        return True
+    return best["epoch"] == checkpoint["epoch"] and checkpoint["progress"]["batch"] == 0

@@ -1,0 +1,123 @@
+"""Several processes that train one model: which share of the samples is whose, and what they tell each other.
+
+A training started by ``torchrun`` is one of ``WORLD_SIZE`` processes; any other is alone, and nothing here costs it
+anything. Every process takes the same decisions, since each is made from numbers that all of them have.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+
+from common.exits import EnvironmentLackError
+from common.synchronized_batch_norm import synchronize_batch_norm
+
+
+class World:
+    """The processes of one training. Collective methods must be called by all of them, in the same order.
+
+    Attributes:
+        rank: this process's number, from 0. Rank 0 alone writes files.
+        size: how many processes there are.
+        local_rank: this process's number on its machine, which picks its GPU.
+    """
+
+    def __init__(self, rank: int = 0, size: int = 1, local_rank: int = 0) -> None:
+        self.rank = rank
+        self.size = size
+        self.local_rank = local_rank
+
+    @property
+    def is_main(self) -> bool:
+        return self.rank == 0
+
+    @property
+    def is_alone(self) -> bool:
+        return self.size == 1
+
+    def share_of(self, indices: Tensor) -> tuple[Tensor, bool]:
+        """This process's part of a batch's sample numbers, and whether its loss counts.
+
+        Where there are fewer samples than processes, those left without one take a copy, which keeps the collective
+        operations and batch norm in step; its loss does not count.
+        """
+        share = indices[self.rank :: self.size]
+        return (share, True) if len(share) else (indices[self.rank % len(indices)][None], False)
+
+    def slice_of(self, indices: Tensor) -> Tensor:
+        """This process's contiguous part of a batch to evaluate; may be empty."""
+        return indices if self.is_alone else indices.tensor_split(self.size)[self.rank]
+
+    def sum(self, values: Tensor) -> Tensor:
+        """The elementwise sum over all processes."""
+        if not self.is_alone:
+            dist.all_reduce(values)
+        return values
+
+    def gather(self, value: Any) -> list[Any]:
+        """The values of all processes by rank, in every process. For what is small: it is pickled on the way."""
+        if self.is_alone:
+            return [value]
+        values = [None] * self.size
+        dist.all_gather_object(values, value)
+        return values
+
+    def from_main(self, value: Any) -> Any:
+        """The value that rank 0 has, in every process."""
+        if self.is_alone:
+            return value
+        box = [value]
+        dist.broadcast_object_list(box)
+        return box[0]
+
+    def wrap(self, model: nn.Module, device: torch.device) -> nn.Module:
+        """The model as it is to be called in training: gradients are averaged over the processes in its backward."""
+        if self.is_alone:
+            return model
+        return nn.parallel.DistributedDataParallel(
+            model, device_ids=[device.index] if device.type == "cuda" else None, broadcast_buffers=False
+        )
+
+    def synchronize_batch_norm(self, model: nn.Module) -> nn.Module:
+        """Batch norm over the samples of all processes, so that the model trains as it would in one."""
+        return model if self.is_alone else synchronize_batch_norm(model)
+
+    def without_gradient_exchange(self, wrapped: nn.Module, active: bool) -> AbstractContextManager:
+        """For all but the last micro-batch of a step: their gradients are exchanged with the last one's."""
+        if self.is_alone or not active:
+            return nullcontext()
+        return wrapped.no_sync()  # type: ignore[operator]
+
+
+@contextlib.contextmanager
+def joined_world() -> Iterator[World]:
+    """The processes that ``torchrun`` started, connected while the block runs; a world of one elsewhere.
+
+    Raises:
+        EnvironmentLackError: the others cannot be reached.
+    """
+    size = int(os.environ.get("WORLD_SIZE", "1"))
+    if size == 1:
+        yield World()
+        return
+    world = World(int(os.environ["RANK"]), size, int(os.environ.get("LOCAL_RANK", "0")))
+    # NCCL for tensors on GPUs, gloo for everything else.
+    backend = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo"
+    try:
+        dist.init_process_group(backend)
+    except (RuntimeError, ValueError) as error:
+        raise EnvironmentLackError(
+            f"the {size} processes of this training cannot reach each other ({error})",
+            hint="start it with torchrun, and check MASTER_ADDR and MASTER_PORT",
+        ) from error
+    try:
+        yield world
+    finally:
+        dist.destroy_process_group()
