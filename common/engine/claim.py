@@ -18,17 +18,14 @@ def claim(request: RunRequest) -> tuple[RunFolder, RunLock, list[str]]:
         UsageError: another process is writing there, or the folder holds something that is no run.
         InputFileError: ``must_resume``, and there is nothing to go on with.
     """
+    if request.must_resume and not RunFolder(request.output_dir).holds_run():
+        raise _not_resumable(request, "there is no unfinished run")
     folder = open_folder(request.output_dir)
     lock = RunLock(folder).acquire()
     try:
         obstacle = obstacle_to_resuming(request, folder)
         if request.must_resume and obstacle is not None:
-            raise InputFileError(
-                f"cannot be resumed: {obstacle}",
-                path=folder.path,
-                field="--resume",
-                hint="leave --resume out to train anew",
-            )
+            raise _not_resumable(request, obstacle)
         if obstacle is None or not folder.environment.exists():
             folder.remove_leftovers()
             return folder, lock, []
@@ -41,18 +38,43 @@ def claim(request: RunRequest) -> tuple[RunFolder, RunLock, list[str]]:
     return folder, RunLock(folder).acquire(), [f"The run that was here ({obstacle}) was moved to {kept}"]
 
 
+def _not_resumable(request: RunRequest, reason: str) -> InputFileError:
+    return InputFileError(
+        f"cannot be resumed: {reason}",
+        path=request.output_dir,
+        field="--resume",
+        hint="leave --resume out to train anew",
+    )
+
+
+def finished_metrics(request: RunRequest) -> dict | None:
+    """The metrics of this very run where it is already finished, else None."""
+    folder = RunFolder(request.output_dir)
+    if _identity_obstacle(request, folder) is not None:
+        return None
+    try:
+        metrics = read_metrics(folder.metrics)
+    except InputFileError:
+        return None
+    return metrics if metrics["run"]["status"] in FINISHED_STATUSES else None
+
+
 def obstacle_to_resuming(request: RunRequest, folder: RunFolder) -> str | None:
     """Why the run in the folder cannot be gone on with, or None if it can."""
+    obstacle = _identity_obstacle(request, folder)
+    if obstacle is not None:
+        return obstacle
+    finished = finished_metrics(request)  # None too where metrics.json is damaged: the checkpoints have it all
+    return f"it is finished: {finished['run']['status']}" if finished else None
+
+
+def _identity_obstacle(request: RunRequest, folder: RunFolder) -> str | None:
+    """Why what is in the folder is another run than the one asked for, or None if it is that run."""
     try:
         run = json.loads(folder.environment.read_text(encoding="utf-8"))["identity"]
-    except (OSError, ValueError, KeyError):
+        mode, sha256 = run["mode"], run["config_sha256"]
+    except (OSError, ValueError, KeyError, TypeError):
         return "there is no unfinished run"
-    if run["mode"] != request.mode:
-        return f"it is one in {run['mode']} mode"
-    if run["config_sha256"] != config_sha256(request.loaded.config):
-        return "it has another configuration"
-    try:
-        status = read_metrics(folder.metrics)["run"]["status"]
-    except InputFileError:
-        return None  # never written, or damaged: made again from the checkpoints
-    return f"it is finished: {status}" if status in FINISHED_STATUSES else None
+    if mode != request.mode:
+        return f"it is one in {mode} mode"
+    return None if sha256 == config_sha256(request.loaded.config) else "it has another configuration"

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
 
 from common.checkpoints import CheckpointStore, load_checkpoint
+from common.config import config_from_mapping, config_sha256
 from common.engine.recorder import utc_now
 from common.engine.session import Session
-from common.exits import RunFailedError
+from common.exits import CheckFailedError, InputFileError, RunFailedError
 from common.manifest import iterate_sound_checkpoints
 
 
@@ -37,9 +39,24 @@ def _find(session: Session) -> dict | None:
         session.notices.append(f"A damaged checkpoint was set aside as {path.name} ({reason})")
         session.console.warning(session.notices[-1])
     for path in iterate_sound_checkpoints(session.folder.checkpoints):
-        checkpoint = load_checkpoint(path)
-        if _leads_to_the_same_end(session, store, checkpoint):
+        checkpoint = _own_checkpoint(session, path)
+        if checkpoint is not None and _leads_to_the_same_end(session, store, checkpoint):
             return checkpoint
+    return None
+
+
+def _own_checkpoint(session: Session, path: Path) -> dict | None:
+    """The checkpoint in ``path`` if this run wrote it; a file that came from elsewhere is told of and left alone."""
+    try:
+        checkpoint = load_checkpoint(path)
+        config = config_from_mapping(checkpoint.get("config"), path)
+        reason = "it is one of another configuration"
+    except (InputFileError, CheckFailedError) as error:
+        config, reason = None, error.message
+    if config is not None and config_sha256(config) == config_sha256(session.request.loaded.config):
+        return checkpoint
+    session.notices.append(f"{path.name} was left alone: {reason}")
+    session.console.warning(session.notices[-1])
     return None
 
 

@@ -6,7 +6,7 @@ import gc
 import json
 import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import ExitStack, contextmanager, nullcontext
 
 import torch
 
@@ -26,7 +26,7 @@ from common.engine.startup import announce, reasons_for_doubt
 from common.engine.trainer import Trainer
 from common.engine.training_step import MicroBatchTooLargeError, NonFiniteError
 from common.environment import collect_environment, exactness_fingerprint, fingerprint_differences
-from common.exits import EnvironmentLackError, RunFailedError, StoppedError
+from common.exits import EnvironmentLackError, RunFailedError, StoppedError, ToolError
 from common.gpu_monitor import GpuMonitor
 from common.parallel import World, joined_world
 from common.run_folder import RunFolder, RunLock, publish_links
@@ -49,17 +49,16 @@ def train(request: RunRequest, console: Console, stop: StopSignals) -> dict:
         if not world.is_main:
             console = Console(quiet=True, as_json=True)
             return _train_in(request, RunFolder(request.output_dir), None, console, stop, world)
-        folder, lock, notices = claim(request)
-        try:
-            with _disk_errors_explained(folder):
-                folder.checkpoints.mkdir(exist_ok=True)
-                console.attach_log(folder.log)
-                for notice in notices:
-                    console.info(notice)
+        with _disk_errors_explained(request), ExitStack() as at_the_end:
+            folder, lock, notices = claim(request)
+            at_the_end.callback(lock.release)
+            at_the_end.callback(console.close)
+            folder.checkpoints.mkdir(exist_ok=True)
+            console.attach_log(folder.log)
+            for notice in notices:
+                console.info(notice)
+            with _errors_logged(console):
                 return _train_in(request, folder, lock, console, stop, world)
-        finally:
-            console.close()
-            lock.release()
 
 
 def prepare(request: RunRequest, console: Console, world: World, *, write_files: bool = True) -> tuple[Parts, dict]:
@@ -114,7 +113,9 @@ def _train_in(
         if world.is_main:
             _require_space(session)
             if request.publish:
-                session.notices += publish_links(folder, request.mode)
+                for notice in publish_links(folder, request.mode):
+                    session.notices.append(notice)
+                    console.warning(notice)
         return _run_to_end(session)
     finally:
         parts.close()
@@ -124,16 +125,17 @@ def _describe_run(session: Session) -> None:
     """Write config.yaml and environment.json. The latter comes last: it makes the folder's content a run."""
     request, folder = session.request, session.folder
     session.environment["identity"] = {"mode": request.mode, "config_sha256": config_sha256(request.loaded.config)}
+    header = [
+        f"Configuration of a {request.mode} run, every field as it was in force.",
+        f"Source: {request.loaded.source}",
+    ]
+    # Also when going on: what changes no number, such as the target or the notes, may be another than at the start.
+    atomic.write_text(folder.config, dump_config(request.loaded.config, header))
     doubts = reasons_for_doubt(request.loaded.config)
     if folder.environment.exists():
         then = json.loads(folder.environment.read_text(encoding="utf-8"))
         doubts += fingerprint_differences(exactness_fingerprint(then), exactness_fingerprint(session.environment))
     else:
-        header = [
-            f"Configuration of a {request.mode} run, every field as it was in force.",
-            f"Source: {request.loaded.source}",
-        ]
-        atomic.write_text(folder.config, dump_config(request.loaded.config, header))
         text = json.dumps(session.environment, indent=1, ensure_ascii=False)
         atomic.write_text(folder.environment, text + "\n")
     for doubt in doubts:
@@ -269,12 +271,22 @@ def _non_finite_failure(session: Session, error: NonFiniteError) -> RunFailedErr
 
 
 @contextmanager
-def _disk_errors_explained(folder: RunFolder) -> Iterator[None]:
+def _errors_logged(console: Console) -> Iterator[None]:
+    """Why a run ended goes to the log here; the screen gets it from whoever ends the process."""
+    try:
+        yield
+    except ToolError as error:
+        console.detail(f"Ended by an error: {error}")
+        raise
+
+
+@contextmanager
+def _disk_errors_explained(request: RunRequest) -> Iterator[None]:
     try:
         yield
     except OSError as error:
         raise EnvironmentLackError(
             f"cannot be written ({error.strerror or error})",
-            path=error.filename or folder.path,
+            path=error.filename or request.output_dir,
             hint="make room or give write permission, then run the same command again to go on",
         ) from error

@@ -58,7 +58,7 @@ def run(workplace):
 def test_the_folder_holds_what_is_documented_and_no_more(run):
     assert {path.name for path in run.path.iterdir()} == {
         "config.yaml", "environment.json", "metrics.json", "training.log", "learning_curves.png",
-        "baseline_results.md", "predictions_val.npz", "checkpoints", "tensorboard", ".run.lock",
+        "baseline_results.md", "predictions_val.npz", "checkpoints", "tensorboard", "step_trace.bin", ".run.lock",
     }  # fmt: skip
     assert {path.name for path in (run.path / "checkpoints").iterdir()} == {
         "best_model.pt", "last_model.pt", "checkpoint_epoch_2.pt", "checkpoint_epoch_4.pt", "manifest.json",
@@ -214,6 +214,14 @@ def test_the_curves_are_a_picture(run):
     with Image.open(run.path / "learning_curves.png") as image:
         image.verify()
         assert min(image.size) >= 400
+
+
+def test_the_step_trace_adds_up_to_the_epochs(run):
+    trace = np.fromfile(run.path / "step_trace.bin", dtype="<f8").reshape(-1, 2)
+    assert trace.shape == (EPOCHS * 20, 2)
+    for epoch, steps in zip(run.epochs, trace.reshape(EPOCHS, 20, 2), strict=True):
+        assert steps[:, 0].sum() / 1257 == pytest.approx(epoch["train_loss"], rel=1e-9)
+        assert (np.median(steps[:, 1]), steps[:, 1].max()) == (epoch["grad_norm"]["median"], epoch["grad_norm"]["max"])
 
 
 # training.log

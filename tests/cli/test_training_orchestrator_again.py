@@ -78,6 +78,7 @@ def assert_same_end(run: Run, whole: Run) -> None:
     assert run.checkpoint_names == whole.checkpoint_names
     for name in whole.checkpoint_names:
         assert_same(without_times(run.checkpoint(name)), without_times(whole.checkpoint(name)))
+    assert (run.path / "step_trace.bin").read_bytes() == (whole.path / "step_trace.bin").read_bytes()
     assert {k: v.tobytes() for k, v in run.predictions().items()} == {
         k: v.tobytes() for k, v in whole.predictions().items()
     }
