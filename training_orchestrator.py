@@ -7,15 +7,23 @@ import argparse
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from common import command
-from common.exits import Exit
+from common.exits import Exit, UsageError
 from common.signals import StopSignals
+
+if TYPE_CHECKING:
+    from common.console import Console
+    from common.engine.session import RunRequest
 
 EXAMPLES = """\
   python training_orchestrator.py --config configs/training_config.yaml --mode baseline --output-dir results/baseline/
   python training_orchestrator.py --config configs/training_config.yaml --mode baseline --dry-run
   python training_orchestrator.py --config configs/training_config.yaml --set optimizer.learning_rate=3e-4 --epochs 5
+  python training_orchestrator.py --config configs/training_config.yaml --seeds 42 43 44 --output-dir results/seeds/
+  python training_orchestrator.py --reproduce results/baseline/
+  torchrun --nproc-per-node 2 training_orchestrator.py --config configs/training_config.yaml
 
 The same command again goes on with an unfinished run; a finished run, or one of another config, is moved aside first.
 exit codes: 0 done, 1 invalid config, 2 wrong usage, 3 unreadable input, 4 something is missing on this machine,
@@ -33,6 +41,12 @@ def make_parser() -> argparse.ArgumentParser:
     parser.add_argument("--resume", action="store_true",
                         help="insist on going on with the run in the folder: an error where there is none")  # fmt: skip
     parser.add_argument("--seed", type=int, help="overrides reproducibility.seed")
+    parser.add_argument("--seeds", type=int, nargs="+", metavar="SEED",
+                        help="train once per seed into DIR/seed_SEED/ and summarise; goes on where it was "
+                             "stopped")  # fmt: skip
+    parser.add_argument("--reproduce", type=Path, metavar="RUN_DIR",
+                        help="train the run in RUN_DIR again, beside it, and compare bit by bit; with --epochs N only "
+                             "its first N epochs; exit code 1 where it differs")  # fmt: skip
     parser.add_argument("--epochs", type=int, help="overrides training.epochs")
     parser.add_argument("--device", metavar="auto|cpu|cuda|cuda:N", help="overrides training.device")
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", dest="overrides",
@@ -49,29 +63,85 @@ def program(args: argparse.Namespace) -> Exit:
 
 
 def train_as_asked(args: argparse.Namespace, stop: StopSignals) -> Exit:
-    """Check the config, then train or dry-run."""
-    # Imported here, so that --help and a wrong flag answer at once; the config is checked before torch is loaded.
-    from common.config import load_config
+    """Check the config, then train, or do one of the things that stand in for it."""
+    # Imported where needed, so that --help and a wrong flag answer at once, and a wrong config before torch is loaded.
+    check_combinations(args)
     from common.console import Console
 
-    loaded = load_config(args.config, mode=args.mode, overrides=args.overrides, flags=flag_overrides(args))
     console = Console(quiet=args.quiet, as_json=args.json, verbose=args.verbose)
+    if args.reproduce:
+        return reproduce_as_asked(args, console, stop)
+    requests = {seed: new_request(args, seed) for seed in args.seeds or [None]}
+    if args.seeds:
+        from common.engine.seeds import summary_lines, train_seeds
 
-    from common.engine.dry_run import dry_run
-    from common.engine.run import train
-    from common.engine.session import RunRequest
+        result = train_seeds(output_dir(args), requests, console, stop)
+        for line in summary_lines(result):
+            console.result(line)
+    elif args.dry_run:
+        from common.engine.dry_run import dry_run
 
-    request = RunRequest(
-        loaded=loaded,
-        mode=args.mode,
-        output_dir=args.output_dir or Path("results") / args.mode,
-        command_line=[Path(__file__).name, *sys.argv[1:]],
-        must_resume=args.resume,
-    )
-    result = dry_run(request, console) if args.dry_run else train(request, console, stop)
+        result = dry_run(requests[None], console)
+    else:
+        from common.engine.run import train
+
+        result = train(requests[None], console, stop)
     if args.json:
         command.print_json(result)
     return Exit.DONE
+
+
+def new_request(args: argparse.Namespace, seed: int | None) -> RunRequest:
+    """What is to be trained, with one of several seeds where there are several."""
+    from common.config import load_config
+    from common.engine.session import RunRequest
+
+    flags = flag_overrides(args) | ({} if seed is None else {"reproducibility.seed": seed})
+    return RunRequest(
+        loaded=load_config(args.config, mode=args.mode, overrides=args.overrides, flags=flags),
+        mode=args.mode,
+        output_dir=output_dir(args) if seed is None else output_dir(args) / f"seed_{seed}",
+        command_line=[Path(__file__).name, *sys.argv[1:]],
+        must_resume=args.resume,
+    )
+
+
+def reproduce_as_asked(args: argparse.Namespace, console: Console, stop: StopSignals) -> Exit:
+    """Train a past run again and say whether the bits are the same."""
+    from common.engine.reproduce import reproduce, verdict_lines
+
+    result = reproduce(
+        args.reproduce,
+        console,
+        stop,
+        output_dir=args.output_dir,
+        epochs=args.epochs,
+        command_line=[Path(__file__).name, *sys.argv[1:]],
+    )
+    for line in verdict_lines(result):
+        console.result(line)
+    if args.json:
+        command.print_json(result)
+    return Exit.DONE if result["reproduced"] else Exit.NO
+
+
+def output_dir(args: argparse.Namespace) -> Path:
+    return args.output_dir or Path("results") / args.mode
+
+
+def check_combinations(args: argparse.Namespace) -> None:
+    """Raises UsageError for flags that do not go together."""
+    alone = {"--reproduce": args.reproduce, "--seeds": args.seeds, "--dry-run": args.dry_run}
+    given = [flag for flag, value in alone.items() if value]
+    if len(given) > 1:
+        raise UsageError(f"{' and '.join(given)} do not go together", field=given[0])
+    if args.seeds and args.seed is not None:
+        raise UsageError("--seed and --seeds do not go together", field="--seeds")
+    if args.seeds and len(set(args.seeds)) < len(args.seeds):
+        raise UsageError("a seed is named twice", field="--seeds")
+    if args.reproduce and (args.overrides or args.seed is not None or args.device or args.resume):
+        raise UsageError("the run's own config is used as it is", field="--reproduce",
+                         hint="leave out --set, --seed, --device and --resume")  # fmt: skip
 
 
 def flag_overrides(args: argparse.Namespace) -> dict[str, object]:

@@ -242,6 +242,8 @@ class Trainer:
         clip = self._settings.clip_max_norm
         return {
             "num": progress.epoch,
+            "step": progress.step,
+            "num_steps": progress.batch,
             "train_loss": progress.loss_sum / progress.samples,
             "train_acc": train.metrics.accuracy_pct if train else None,
             "val_loss": val.loss if val else None,
