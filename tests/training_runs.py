@@ -212,6 +212,7 @@ class StoppableMlp(nn.Module):
 
     ``TEST_STOP_AT=train:17:SIGTERM`` sends the signal in the 17th forward pass in training mode (``eval:2:...`` counts
     those in evaluation mode, past the first that tries the model out); ``train:17:PATH`` waits until the file exists.
+    ``TEST_FITTING_SAMPLES=20`` makes a larger training batch run out of memory.
     """
 
     def __init__(self, input_shape: tuple[int, ...], num_classes: int, dropout: float) -> None:
@@ -227,6 +228,7 @@ class StoppableMlp(nn.Module):
         self._passes = {True: 0, False: -1}
         mode, number, self._action = os.environ.get("TEST_STOP_AT", "never:0:").split(":", 2)
         self._when = (mode == "train", int(number))
+        self._fitting_samples = int(os.environ.get("TEST_FITTING_SAMPLES", "1000000"))
 
     def forward(self, inputs: Tensor) -> Tensor:
         self._passes[self.training] += 1
@@ -235,4 +237,6 @@ class StoppableMlp(nn.Module):
                 os.kill(os.getpid(), getattr(signal, self._action))
             else:
                 wait_until(Path(self._action).exists, self._action)
+        if self.training and len(inputs) > self._fitting_samples:
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 GiB")
         return self.layers(inputs)

@@ -13,7 +13,7 @@ import torch
 from PIL import Image
 
 from common.config import load_config
-from tests.training_runs import Run, leaves, orchestrate, train, tree, write_config
+from tests.training_runs import STOPPABLE, Run, leaves, orchestrate, train, tree, write_config
 
 SCREEN_LINE = r"Epoch [12]/2 \| train \d+\.\d{4} +\d+\.\d% \| val \d+\.\d{4} +\d+\.\d% \| lr 3\.00e-03 \| \S+( \| .+)?"
 
@@ -286,6 +286,27 @@ def test_a_run_that_failed_is_gone_on_with_when_its_config_allows(capsys):
 def test_the_log_says_why_a_run_failed():
     run = train(expect=5, optimizer__learning_rate=1e30, data__source="digits")
     assert any("nan" in line or "inf" in line for line in run.log)
+
+
+def test_too_little_memory_is_met_with_smaller_batches_and_equal_steps(monkeypatch):
+    changes = {"model__architecture": STOPPABLE, "model__hidden_dims": None, "training__batch_size": 62}
+    roomy = train("roomy", **changes)
+    monkeypatch.setenv("TEST_FITTING_SAMPLES", "20")
+    run = train("tight", **changes)
+    assert run.metrics["run"]["status"] == "completed"
+    assert run.checkpoint()["step"] == roomy.checkpoint()["step"] == 4
+    kinds = [(event["kind"], event["actions"]) for event in run.metrics["events"]]
+    assert kinds and all(kind == "out_of_memory" for kind, _ in kinds)
+    assert any(line.startswith("[RESTART]") for line in run.log)
+    assert "out_of_memory" in (run.path / "baseline_results.md").read_text()
+
+
+def test_no_memory_at_all(monkeypatch, capsys):
+    monkeypatch.setenv("TEST_FITTING_SAMPLES", "0")
+    run = train(expect=5, model__architecture=STOPPABLE, model__hidden_dims=None)
+    err = capsys.readouterr().err
+    assert "out of memory" in err and "training.batch_size" in err and "Traceback" not in err
+    assert run.metrics["run"]["status"] == "failed"
 
 
 def test_a_full_disk_is_no_bug(capsys):
