@@ -19,8 +19,26 @@ def write_metrics(path: str | Path, document: dict) -> None:
 
     Whoever puts a non-finite number in says so in ``events``: the file alone cannot tell why a value is missing.
     """
-    text = json.dumps(without_non_finite(document), indent=1, ensure_ascii=False, allow_nan=False)
-    atomic.write_text(path, text + "\n")
+    try:
+        text = _as_text(document)
+    except ValueError:  # a number that JSON does not have
+        text = _as_text(without_non_finite(document))
+    atomic.write_text(path, text)
+
+
+def _as_text(document: dict) -> str:
+    """One line per top-level key and per epoch: readable, and quick to make, since it is made after every epoch."""
+    lines = [f"{_encoded(key)}: {_value_text(value)}" for key, value in document.items()]
+    return "{\n" + ",\n".join(lines) + "\n}\n"
+
+
+def _value_text(value: object) -> str:
+    if isinstance(value, list) and value:
+        return "[\n  " + ",\n  ".join(map(_encoded, value)) + "\n]"
+    return _encoded(value)
+
+
+_encoded = json.JSONEncoder(ensure_ascii=False, allow_nan=False).encode
 
 
 def read_metrics(path: str | Path) -> dict:

@@ -56,7 +56,7 @@ def finished_metrics(request: RunRequest) -> dict | None:
         metrics = read_metrics(folder.metrics)
     except InputFileError:
         return None
-    return metrics if metrics["run"]["status"] in FINISHED_STATUSES else None
+    return metrics if metrics["run"].get("status") in FINISHED_STATUSES else None
 
 
 def obstacle_to_resuming(request: RunRequest, folder: RunFolder) -> str | None:

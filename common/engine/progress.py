@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import math
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field, fields
 
 
 @dataclass
@@ -45,12 +46,20 @@ class Progress:
         return len(self.history)
 
     def as_dict(self) -> dict:
-        """Plain numbers, strings, lists and dicts, as a checkpoint may hold."""
-        return asdict(self)
+        """Plain values, as a checkpoint may hold.
+
+        The records of past epochs go in as JSON text: PyTorch's pickler takes time for every number on its own, so
+        that saving would get slower with every epoch. Python's JSON keeps every bit of a float, and NaN too.
+        """
+        values = {field.name: getattr(self, field.name) for field in fields(self)}
+        return values | {key: json.dumps(values[key]) for key in _AS_JSON}
 
     @classmethod
     def from_dict(cls, values: dict) -> Progress:
-        return cls(**values)
+        return cls(**(values | {key: json.loads(values[key]) for key in _AS_JSON}))
+
+
+_AS_JSON = ("history", "events", "grad_norms", "best")
 
 
 @dataclass(frozen=True)

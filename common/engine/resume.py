@@ -7,6 +7,7 @@ from pathlib import Path
 
 from common.checkpoints import CheckpointStore, load_checkpoint
 from common.config import config_from_mapping, config_sha256
+from common.engine.progress import Progress
 from common.engine.recorder import utc_now
 from common.engine.session import Session
 from common.exits import CheckFailedError, InputFileError, RunFailedError
@@ -65,7 +66,8 @@ def _leads_to_the_same_end(session: Session, store: CheckpointStore, checkpoint:
 
     Where its file was lost, going on would end without it; an older checkpoint makes it again.
     """
-    plan, best = session.parts.plan, checkpoint["progress"]["best"]
+    plan, progress = session.parts.plan, Progress.from_dict(checkpoint["progress"])
+    best = progress.best
     if best is None or not plan.save_best or store.epoch_of(plan.best_name) == best["epoch"]:
         return True
-    return best["epoch"] == checkpoint["epoch"] and checkpoint["progress"]["batch"] == 0
+    return best["epoch"] == progress.completed_epochs and progress.batch == 0
