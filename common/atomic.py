@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import tempfile
 from pathlib import Path
 
 TEMPORARY_SUFFIX = ".tmp"
+_LINK_ATTEMPTS = 100
 
 
 def write_bytes(path: str | Path, content: bytes | memoryview) -> None:
@@ -52,12 +54,18 @@ def replace_link(link: str | Path, target: str | Path) -> bool:
     if link.exists() and not link.is_symlink():
         return False
     link.parent.mkdir(parents=True, exist_ok=True)
-    temporary = link.with_name(f".{link.name}.{os.getpid()}{TEMPORARY_SUFFIX}")
-    with contextlib.suppress(FileNotFoundError):
-        temporary.unlink()
-    os.symlink(os.path.relpath(target, link.parent), temporary)
-    os.replace(temporary, link)
-    return True
+    # Always the same name, so that what a killed process left is replaced by the next one.
+    temporary = link.with_name(f".{link.name}{TEMPORARY_SUFFIX}")
+    for _ in range(_LINK_ATTEMPTS):
+        with contextlib.suppress(FileNotFoundError):
+            temporary.unlink()
+        try:
+            os.symlink(os.path.relpath(target, link.parent), temporary)
+            os.replace(temporary, link)
+        except (FileExistsError, FileNotFoundError):  # another process is linking at this very moment
+            continue
+        return True
+    raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), str(temporary))
 
 
 def remove_leftovers(folder: str | Path) -> int:
