@@ -3,19 +3,14 @@
 from __future__ import annotations
 
 import json
-import os
 import re
-import shutil
-import subprocess
-import sys
-from pathlib import Path
 
 import pytest
 import yaml
 
 from common.config.sections import SOURCES_THAT_NEED_A_ROOT
+from tests.project_copy import ROOT, copy_project, shell
 
-ROOT = Path(__file__).resolve().parents[2]
 EXAMPLES = sorted((ROOT / "configs/examples").glob("*.yaml"))
 READY = [path for path in EXAMPLES
          if yaml.safe_load(path.read_text())["data"]["source"] not in SOURCES_THAT_NEED_A_ROOT]  # fmt: skip
@@ -37,21 +32,7 @@ python checkpoint_inspector.py --checkpoint checkpoints/baseline/best_model.pt
 
 @pytest.fixture(scope="module")
 def project(tmp_path_factory):
-    """What someone has who has just cloned the project: scripts, ``common/`` and ``configs/``, nothing generated."""
-    folder = tmp_path_factory.mktemp("clone")
-    for path in ROOT.glob("*.py"):
-        shutil.copy(path, folder)
-    for name in ("common", "configs"):
-        shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
-    return folder
-
-
-def shell(project: Path, commands: str) -> subprocess.CompletedProcess:
-    """Run the commands as typed into a shell that stops at the first failure."""
-    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
-    environment = {**os.environ, "PATH": path, "PYTHONDONTWRITEBYTECODE": "1"}
-    return subprocess.run(["bash", "-ec", commands], cwd=project, env=environment, capture_output=True, text=True,
-                          timeout=300)  # fmt: skip
+    return copy_project(tmp_path_factory.mktemp("clone"))
 
 
 @pytest.fixture(scope="module")
