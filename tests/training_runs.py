@@ -113,6 +113,13 @@ class Run:
     def checkpoint(self, name: str = "last_model.pt") -> dict[str, Any]:
         return torch.load(self.path / "checkpoints" / name, weights_only=True)
 
+    def checkpoint_without_times(self, name: str = "last_model.pt") -> dict[str, Any]:
+        """The checkpoint as far as two equal runs agree on it, with what it holds as JSON text spelt out."""
+        checkpoint = self.checkpoint(name)
+        progress = checkpoint["progress"]
+        progress |= {key: json.loads(progress[key]) for key in ("history", "events", "grad_norms", "best")}
+        return without_times(checkpoint)
+
     def predictions(self, split: str = "val") -> dict[str, np.ndarray]:
         with np.load(self.path / f"predictions_{split}.npz", allow_pickle=False) as arrays:
             return dict(arrays)

@@ -77,7 +77,7 @@ def assert_same_end(run: Run, whole: Run) -> None:
     assert_same(without_times(run.metrics), without_times(whole.metrics))
     assert run.checkpoint_names == whole.checkpoint_names
     for name in whole.checkpoint_names:
-        assert_same(without_times(run.checkpoint(name)), without_times(whole.checkpoint(name)))
+        assert_same(run.checkpoint_without_times(name), whole.checkpoint_without_times(name))
     assert (run.path / "step_trace.bin").read_bytes() == (whole.path / "step_trace.bin").read_bytes()
     assert {k: v.tobytes() for k, v in run.predictions().items()} == {
         k: v.tobytes() for k, v in whole.predictions().items()
@@ -269,7 +269,7 @@ def test_damaged_checkpoints_are_set_aside_and_the_run_ends_the_same(names, stop
         assert f"{name}.damaged" in (run.path / "baseline_results.md").read_text()
     assert run.weight_hashes() == whole.weight_hashes()
     assert_same(without_times(run.metrics), without_times(whole.metrics))
-    assert_same(without_times(run.checkpoint("best_model.pt")), without_times(whole.checkpoint("best_model.pt")))
+    assert_same(run.checkpoint_without_times("best_model.pt"), whole.checkpoint_without_times("best_model.pt"))
 
 
 NO_STATUS = b'{"schema_version": 1, "run": {}, "epochs": [], "events": []}'
