@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -146,8 +146,8 @@ class Dataset:
             "std": list(self.std),
         }
 
-    def raise_on_errors(self) -> None:
-        """Raises InputFileError with every problem of severity ``error``, if there is one."""
-        errors = [problem.message for problem in self.problems if problem.severity == "error"]
+    def raise_on_errors(self, tolerated: Collection[str] = ()) -> None:
+        """Raises InputFileError with every problem of severity ``error``, but for the kinds that are tolerated."""
+        errors = [p.message for p in self.problems if p.severity == "error" and p.kind not in tolerated]
         if errors:
             raise InputFileError("; ".join(errors), field="data", hint="repair or remove them")

@@ -2,19 +2,22 @@
 
 Workers come from a fork server: a process that was started clean, so that neither this one's threads nor its CUDA
 context are copied into them. They leave signals to this process, which decides when to stop, and end with it however
-it ends: through ``close``, at interpreter exit, or by the kernel where it was killed.
+it ends: through ``close``, at interpreter exit, or on their own where it was killed.
 """
 
 from __future__ import annotations
 
 import atexit
-import ctypes
+import contextlib
 import multiprocessing
+import os
 import signal
-import sys
+import threading
 import weakref
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from multiprocessing import resource_tracker
+from multiprocessing.connection import wait
 from multiprocessing.context import BaseContext
 
 import numpy as np
@@ -28,8 +31,9 @@ from common.data.image_files import UnreadableImageError, decode_image
 from common.data.normalization import Normalizer
 from common.exits import InputFileError, RunFailedError
 
-_PR_SET_PDEATHSIG = 1
+_LEFT_TO_THE_TRAINING = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
 _JOIN_TIMEOUT_S = 5.0
+_DEATH_TIMEOUT_S = 1.0
 _open_sources: weakref.WeakSet[StreamedBatches] = weakref.WeakSet()
 
 
@@ -123,15 +127,17 @@ class StreamedBatches(BatchSource):
         self._plan.index_batches = list(index_batches)
         running = set(multiprocessing.active_children())
         _open_sources.add(self)
-        self._iterator = iter(self._loader)
+        with _signals_held_back():
+            self._iterator = iter(self._loader)
         self._workers += [child for child in multiprocessing.active_children() if child not in running]
 
     def _next(self) -> Tensor | ReadFailure:
         assert self._iterator is not None
         try:
             return next(self._iterator)
-        except RuntimeError as error:
-            if "DataLoader worker" not in str(error):
+        except (RuntimeError, OSError, EOFError) as error:
+            # What a killed worker shows up as depends on what it was doing.
+            if not wait([worker.sentinel for worker in self._workers], _DEATH_TIMEOUT_S):
                 raise
             raise RunFailedError(
                 "a process that loads data was killed",
@@ -191,12 +197,30 @@ def _context() -> BaseContext:
     return context
 
 
+@contextlib.contextmanager
+def _signals_held_back() -> Iterator[None]:
+    """What is started in here never sees the signals, from its first instant; to this process they come afterwards."""
+    # Started before, because it lets signals through again when it is.
+    resource_tracker.ensure_running()
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, _LEFT_TO_THE_TRAINING)
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
 def _init_worker(worker_id: int) -> None:
-    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1):
-        signal.signal(number, signal.SIG_IGN)
-    if sys.platform == "linux":
-        # The parent is the fork server, which ends as soon as the training process is gone.
-        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    # Again, for a fork server that someone else had started before.
+    signal.pthread_sigmask(signal.SIG_BLOCK, _LEFT_TO_THE_TRAINING)
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+
+
+def _end_with_parent() -> None:
+    # The loader's own watch looks at the process that forked this one: the fork server, which lives as long as we do.
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+    parent.join()
+    os._exit(1)
 
 
 def _close_open_sources() -> None:
