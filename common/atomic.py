@@ -60,7 +60,7 @@ def replace_link(link: str | Path, target: str | Path) -> bool:
         with contextlib.suppress(FileNotFoundError):
             temporary.unlink()
         try:
-            os.symlink(os.path.relpath(target, link.parent), temporary)
+            os.symlink(os.path.relpath(Path(target).absolute(), link.parent.resolve()), temporary)
             os.replace(temporary, link)
         except (FileExistsError, FileNotFoundError):  # another process is linking at this very moment
             continue

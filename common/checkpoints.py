@@ -88,10 +88,10 @@ class CheckpointStore:
         return entry.epoch
 
     def set_aside_damaged(self) -> list[tuple[Path, str]]:
-        """Rename every damaged checkpoint to ``NAME.damaged``; returns the new paths with the reason of each."""
+        """Rename every damaged checkpoint to ``NAME.damaged`` (``.damaged.1``, ...); returns the paths with reasons."""
         moved = []
         for path, reason in manifest.damaged_checkpoints(self.folder):
-            target = path.with_name(f"{path.name}.damaged")
+            target = _first_free(path.with_name(f"{path.name}.damaged"))
             path.replace(target)
             self._entries.pop(path.name, None)
             moved.append((target, reason))
@@ -113,6 +113,14 @@ class CheckpointStore:
         if name not in self._sha256_on_disk and path.is_file():
             self._sha256_on_disk[name] = manifest.sha256_of_file(path)
         return self._sha256_on_disk.get(name)
+
+
+def _first_free(path: Path) -> Path:
+    candidate, number = path, 0
+    while candidate.exists():
+        number += 1
+        candidate = path.with_name(f"{path.name}.{number}")
+    return candidate
 
 
 def load_checkpoint(path: str | Path) -> dict:

@@ -88,8 +88,7 @@ class Console:
     def show(self, text: str) -> None:
         """For the screen only, where the log says the same in another form: standard error."""
         if not self._quiet:
-            with self._without_bar():
-                _print(text.translate(_VISIBLE_CONTROLS), sys.stderr)
+            self._show(text.translate(_VISIBLE_CONTROLS))
 
     def warning(self, text: str) -> None:
         """Something that the user should know and may want to change: standard error, marked as a warning."""
@@ -118,10 +117,16 @@ class Console:
 
     def _tell(self, text: str, *, shown: bool) -> None:
         text = self._record(text)
-        if not shown:
-            return
-        with self._without_bar():
-            _print(text, sys.stderr)
+        if shown:
+            self._show(text)
+
+    def _show(self, text: str) -> None:
+        try:
+            with self._without_bar():
+                _print(text, sys.stderr)
+        except OSError:
+            # The reader has gone (`2>&1 | head`, a closed terminal). A training does not end for want of a watcher.
+            self._quiet = True
 
     def _record(self, text: str) -> str:
         text = text.translate(_VISIBLE_CONTROLS)
@@ -160,7 +165,8 @@ class ProgressBar:
         now_s = time.monotonic()
         if now_s >= self._redraw_at_s:
             self._redraw_at_s = now_s + REDRAW_INTERVAL_S
-            self._bar.update(self._task, completed=self._done, refresh=True)
+            with contextlib.suppress(OSError):  # nobody looks any more
+                self._bar.update(self._task, completed=self._done, refresh=True)
 
 
 def format_duration(seconds: float | None) -> str:

@@ -69,11 +69,14 @@ def run_checks(
     losses = [epoch["train_loss"] for epoch in epochs]
     missing = [epoch["num"] for epoch in epochs if epoch["train_loss"] is None]
     utilisation = _mean([epoch["gpu_util"] for epoch in epochs])
-    fell = bool(losses) and None not in (losses[0], losses[-1]) and losses[-1] < losses[0]
+    fell, fall = None, "fewer than two epochs"
+    if len(losses) > 1:
+        fell = None not in (losses[0], losses[-1]) and losses[-1] < losses[0]
+        fall = f"{_number(losses[0])} → {_number(losses[-1])}"
     return [
         Check("Training completed", metrics["run"]["status"] in ("completed", "early_stopped"),
               f"{metrics['run']['status']}, {len(epochs)} epochs"),
-        Check("Training loss fell", fell, f"{_number(losses[0])} → {_number(losses[-1])}" if losses else "no epoch"),
+        Check("Training loss fell", fell, fall),
         Check("All losses finite", not missing, f"epochs with a non-finite loss: {missing}" if missing
               else f"{len(epochs)} of {len(epochs)} epochs"),
         Check(f"GPU utilisation above {GPU_UTILIZATION_GOAL_PCT:.0f}%",
@@ -182,7 +185,7 @@ def _environment(metrics: Mapping, environment: Mapping) -> str:
         ("Seed", run["seed"]),
         ("Configuration", f"sha256 {run['config_sha256'][:16]}…"),
         ("Data fingerprint", f"sha256 {run['dataset']['fingerprint'][:16]}…"),
-        ("Python", environment.get("python", "?")),
+        ("Python", (environment.get("python") or {}).get("version", "?")),
         *((name, versions[name]) for name in ("torch", "numpy") if name in versions),
         ("Everything else", "environment.json"),
     ]

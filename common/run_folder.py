@@ -76,8 +76,8 @@ class RunFolder:
         return self.path / f"predictions_{split}.npz"
 
     def holds_run(self) -> bool:
-        """Whether a training has been here, however short."""
-        return any(path.exists() for path in (self.lock, self.config, self.metrics))
+        """Whether a training has been here, however short. A lone config.yaml may be anybody's."""
+        return self.lock.exists() or self.environment.exists()
 
     def remove_leftovers(self) -> None:
         """Delete the temporary files of a process that was killed here. Only for who holds the lock."""
@@ -170,8 +170,11 @@ def open_folder(path: str | Path) -> RunFolder:
 
 
 def move_aside(folder: RunFolder) -> Path:
-    """Rename a run's folder to the first free ``NAME.1``, ``NAME.2``, ... and return the new path."""
-    path = folder.path.resolve()
+    """Rename a run's folder to the first free ``NAME.1``, ``NAME.2``, ... and return the new path.
+
+    Where the folder is a link, the link is renamed, and what it leads to stays where it is.
+    """
+    path = folder.path.absolute()
     number = 1
     while (target := path.with_name(f"{path.name}.{number}")).exists():
         number += 1

@@ -126,15 +126,15 @@ class Scheduler:
             self._epochs_without_improvement = 0
             self.before_step(self._at_step)
 
-    def scale(self, factor: float) -> None:
-        """Multiply the peak rate by ``factor`` from now on, and with it the whole schedule.
+    def set_scale(self, scale: float) -> None:
+        """Multiply the configured peak rate by ``scale`` from now on, and with it the whole schedule.
 
         Raises:
-            ValueError: the factor is not a positive number.
+            ValueError: the scale is not a positive number.
         """
-        if not (math.isfinite(factor) and factor > 0):
-            raise ValueError(f"factor must be a positive number, not {factor}")
-        self._scale *= factor
+        if not (math.isfinite(scale) and scale > 0):
+            raise ValueError(f"scale must be a positive number, not {scale}")
+        self._scale = scale
         self.before_step(self._at_step)
 
     def state_dict(self) -> dict[str, Any]:

@@ -267,7 +267,7 @@ class NanLoss(Section):
 class ConvergenceStall(Section):
     """The loss is still high and no longer falls."""
 
-    reaction: Reaction = Field("suggest", description="Act (raise the rate, start anew), only suggest, or off.")
+    reaction: Reaction = Field("act", description="Act (change the rate, start anew), only suggest, or off.")
     patience_epochs: Count = Field(15, description="Epochs without improvement.")
     loss_threshold: Positive | None = Field(
         None, description="Loss that counts as high; null: min(2.0, 0.87 ln C) for C classes."

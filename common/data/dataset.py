@@ -52,6 +52,11 @@ class DataProblem:
         return asdict(self)
 
 
+def counted(count: int, noun: str) -> str:
+    """``1 image``, ``2 images``."""
+    return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
+
+
 def first_named(names: Iterable[str], count: int) -> str:
     """The first ten names as one phrase, and how many more there are."""
     shown = list(names)[:NUM_EXAMPLES]

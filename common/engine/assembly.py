@@ -22,6 +22,7 @@ from common.models import build_model, count_parameters
 from common.optimizers import build_optimizer
 from common.parallel import World
 from common.schedulers import build_scheduler
+from common.seeding import derive_seed, preserve_rng
 
 # Training samples that accuracy is measured on: as many as there are for validation, within these bounds. 512 give a
 # standard error of about one point at 95%, 2048 of half a point; more would cost time and tell no more.
@@ -47,7 +48,8 @@ def load_data(config: Config, *, write_files: bool = True) -> Dataset:
         label_column=data.label_column,
         write_files=write_files,
     )
-    dataset.raise_on_errors()
+    # Rows with NaN were named, counted and left out; a run that may repair itself goes on without them.
+    dataset.raise_on_errors(tolerated={"non_finite"} if config.diagnostics.nan_loss.reaction == "act" else set())
     expected = config.model.num_classes
     if expected is not None and expected != dataset.num_classes:
         raise InputFileError(
@@ -96,6 +98,21 @@ def build_parts(config: Config, dataset: Dataset, device: torch.device, world: W
 def evaluation_set(parts: Parts, split: str) -> EvaluationSet:
     """All samples of a split of the training's data, to be measured on."""
     return _evaluation_set(parts.dataset, split, parts.device, parts.settings.batch_size)
+
+
+def start_afresh(config: Config, parts: Parts, attempt: int) -> None:
+    """Put new random weights and an empty optimizer in place, from a seed of their own for every attempt.
+
+    The training's random stream goes on as if nothing had been drawn.
+    """
+    with preserve_rng():
+        torch.manual_seed(derive_seed(config.reproducibility.seed, "initial weights", attempt))
+        fresh = _build_model(config, parts.dataset).state_dict()
+    state = parts.state
+    state.model.load_state_dict(fresh)
+    state.optimizer.state.clear()
+    if state.ema is not None:
+        state.ema = ExponentialMovingAverage(state.model, state.ema.decay)
 
 
 def _build_model(config: Config, dataset: Dataset) -> nn.Module:
@@ -181,7 +198,6 @@ def _step(config: Config, dataset: Dataset, state: TrainingState, autocast: Call
         ema=state.ema,
         scaler=state.scaler,
         autocast=autocast,
-        clip_max_norm=config.optimizer.gradient_clip_max_norm,
         world=world,
         averaged_model=state.model,
     )

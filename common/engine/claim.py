@@ -73,7 +73,7 @@ def _identity_obstacle(request: RunRequest, folder: RunFolder) -> str | None:
     try:
         run = json.loads(folder.environment.read_text(encoding="utf-8"))["identity"]
         mode, sha256 = run["mode"], run["config_sha256"]
-    except (OSError, ValueError, KeyError, TypeError):
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
         return "there is no unfinished run"
     if mode != request.mode:
         return f"it is one in {mode} mode"

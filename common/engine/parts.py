@@ -72,6 +72,12 @@ class Parts:
         return self.dataset.splits["train"].num_samples
 
     @property
+    def clip_max_norm(self) -> float | None:
+        """The bound on the gradient's norm that is in force: the configured one, or a tighter one after trouble."""
+        bounds = [self.settings.clip_max_norm, self.state.progress.reactions.clip_max_norm]
+        return min((bound for bound in bounds if bound is not None), default=None)
+
+    @property
     def steps_per_epoch(self) -> int:
         return self.settings.steps_per_epoch(self.num_train)
 

@@ -4,7 +4,26 @@ from __future__ import annotations
 
 import json
 import math
-from dataclasses import dataclass, field, fields
+from dataclasses import asdict, dataclass, field, fields
+
+
+@dataclass
+class Reactions:
+    """What the run did about its own troubles, and what holds from then on.
+
+    ``replayed_step`` is the step whose failure a replay is to explain; ``excluded`` are the training samples set aside;
+    ``rate_scale`` multiplies the configured learning rate; ``clip_max_norm`` is a bound of its own on the gradient;
+    ``stall_watched_from`` is the epoch after which a stall is looked for anew.
+    """
+
+    restarts: int = 0
+    replayed_step: int | None = None
+    excluded: list[int] = field(default_factory=list)
+    rate_scale: float = 1.0
+    clip_max_norm: float | None = None
+    stall_actions: list[str] = field(default_factory=list)
+    stall_watched_from: int = 0
+    suggested: list[str] = field(default_factory=list)
 
 
 @dataclass
@@ -30,6 +49,8 @@ class Progress:
     epochs_without_improvement: int = 0
     stopping_best: float | None = None
     micro_batch_size: int | None = None
+    reactions: Reactions = field(default_factory=Reactions)
+    signals: dict = field(default_factory=dict)
     finished: str | None = None
     started_at: str = ""
     elapsed_s: float = 0.0
@@ -52,14 +73,16 @@ class Progress:
         that saving would get slower with every epoch. Python's JSON keeps every bit of a float, and NaN too.
         """
         values = {field.name: getattr(self, field.name) for field in fields(self)}
+        values["reactions"] = asdict(self.reactions)
         return values | {key: json.dumps(values[key]) for key in _AS_JSON}
 
     @classmethod
     def from_dict(cls, values: dict) -> Progress:
-        return cls(**(values | {key: json.loads(values[key]) for key in _AS_JSON}))
+        decoded = values | {key: json.loads(values[key]) for key in _AS_JSON}
+        return cls(**(decoded | {"reactions": Reactions(**decoded["reactions"])}))
 
 
-_AS_JSON = ("history", "events", "grad_norms", "best")
+_AS_JSON = ("history", "events", "grad_norms", "best", "reactions", "signals")
 
 
 @dataclass(frozen=True)

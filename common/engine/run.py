@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import gc
 import json
 import shutil
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, nullcontext
+from functools import partial
 
 import torch
 
@@ -15,16 +15,19 @@ from common.checkpoints import CheckpointStore
 from common.config import config_sha256, dump_config
 from common.console import Console, format_bytes
 from common.device import configure_determinism, select_device, set_num_threads
-from common.engine.assembly import build_parts, load_data
+from common.engine.assembly import build_parts, load_data, start_afresh
 from common.engine.claim import claim
 from common.engine.finish import finish_run
 from common.engine.parts import Parts
-from common.engine.recorder import MutedRecorder, RunRecorder, event
+from common.engine.recorder import MutedRecorder, RunRecorder
+from common.engine.recovery import recover
 from common.engine.resume import restore_newest
+from common.engine.saver import Saver
 from common.engine.session import RunRequest, Session, run_description
 from common.engine.startup import announce, reasons_for_doubt
 from common.engine.trainer import Trainer
 from common.engine.training_step import MicroBatchTooLargeError, NonFiniteError
+from common.engine.watch import ResourcePolicy, StallPolicy, TrainingWatch
 from common.environment import collect_environment, exactness_fingerprint, fingerprint_differences
 from common.exits import EnvironmentLackError, RunFailedError, StoppedError, ToolError
 from common.gpu_monitor import GpuMonitor
@@ -200,73 +203,54 @@ def _event_files(session: Session):
 
 
 def _train_loop(session: Session, recorder: RunRecorder | MutedRecorder) -> None:
-    """Train, with a smaller micro-batch each time memory runs out."""
+    """Train to the end, recovering from what can be recovered from."""
     recorder.write_metrics(session.parts.state.progress, "running")
     try:
-        while _ran_out_of_memory(session, recorder):
-            _halve_micro_batch(session, recorder)
+        while (trouble := _train_until_trouble(session, recorder)) is not None:
+            recover(session, trouble)
     except StoppedError:
         progress = session.parts.state.progress
         recorder.write_metrics(progress, "interrupted")
         session.console.info(f"Stopped in epoch {progress.epoch} after step {progress.step}; everything is saved")
         raise
-    except NonFiniteError as error:
+    except RunFailedError:
         recorder.write_metrics(session.parts.state.progress, "failed")
-        raise _non_finite_failure(session, error) from error
+        raise
 
 
-def _ran_out_of_memory(session: Session, recorder: RunRecorder | MutedRecorder) -> bool:
-    """Train to the end (False), or until memory runs out (True)."""
+def _train_until_trouble(
+    session: Session, recorder: RunRecorder | MutedRecorder
+) -> NonFiniteError | MicroBatchTooLargeError | None:
+    """Train to the end (None), or until a step fails."""
     parts, is_main = session.parts, session.parts.world.is_main
+    store = CheckpointStore(session.folder.checkpoints) if is_main else None
+    trace = StepTrace(session.folder.trace) if is_main else None
     trainer = Trainer(
         parts,
-        CheckpointStore(session.folder.checkpoints) if is_main else None,
-        StepTrace(session.folder.trace) if is_main else None,
+        Saver(parts, store, trace, recorder.save_failed),
         recorder,
+        _watch(session),
         session.stop,
         stop_after_epochs=session.request.stop_after_epochs,
     )
     try:
         trainer.run()
-    except MicroBatchTooLargeError:
-        return True
-    return False
+    except (NonFiniteError, MicroBatchTooLargeError) as trouble:
+        # Without its traceback, whose frames hold on to the tensors of the step.
+        return trouble.with_traceback(None)
+    return None
 
 
-def _halve_micro_batch(session: Session, recorder: RunRecorder | MutedRecorder) -> None:
-    """Go back to the newest checkpoint and on from there with half the samples at once, in as many steps as before."""
-    parts = session.parts
-    progress = parts.state.progress
-    tried = progress.micro_batch_size or parts.settings.batch_size
-    if tried <= parts.world.size or not parts.world.is_alone:
-        recorder.write_metrics(progress, "failed")
-        raise RunFailedError(
-            f"out of memory with {tried} samples at once",
-            path=session.folder.path,
-            field="training.batch_size",
-            hint="take a smaller model or images, or halve batch_size and double accumulate",
-        )
-    parts.step.release_memory()
-    gc.collect()
-    if parts.device.type == "cuda":
-        torch.cuda.empty_cache()
-    outcome = f"{tried} samples at once did not fit into memory; going on with {tried // 2}, same step size"
-    happened = event(progress, "out_of_memory", outcome, actions=["halve_micro_batch"])
-    restore_newest(session)
-    progress = parts.state.progress
-    progress.micro_batch_size = tried // 2
-    progress.events.append(happened)
-    session.console.warning(f"[ACTIONS] {outcome}")
-    session.console.info(f"[RESTART] from epoch {progress.epoch}, step {progress.step}")
-
-
-def _non_finite_failure(session: Session, error: NonFiniteError) -> RunFailedError:
-    progress, split = session.parts.state.progress, session.parts.dataset.splits["train"]
-    names = ", ".join(split.sample_name(index) for index in error.indices.tolist()[:5])
-    return RunFailedError(
-        f"{error} in epoch {progress.epoch}, step {progress.step + 1}, on a batch with {names}, ...",
-        path=session.folder.path,
-        hint="lower optimizer.learning_rate or set optimizer.gradient_clip_max_norm, and look at these samples",
+def _watch(session: Session) -> TrainingWatch:
+    config, parts = session.request.loaded.config, session.parts
+    stall, resources = config.diagnostics.convergence_stall, config.diagnostics.resource_inefficiency
+    return TrainingWatch(
+        parts,
+        session.console,
+        StallPolicy(stall.reaction, stall.patience_epochs, stall.loss_threshold),
+        ResourcePolicy(resources.reaction, resources.gpu_util_pct, resources.patience_epochs),
+        partial(start_afresh, config, parts),
+        num_workers=config.data.num_workers,
     )
 
 

@@ -6,11 +6,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from common import checkpoints
 from common.ema import ExponentialMovingAverage
 from common.engine.progress import Progress
+from common.engine.training_step import NonFiniteError
 from common.parallel import World
 from common.schedulers import Scheduler
 from common.seeding import capture_rng_state, restore_rng_state
@@ -30,6 +31,18 @@ class TrainingState:
     progress: Progress
     config: dict
     model_spec: dict
+
+    def require_finite(self) -> None:
+        """Raises NonFiniteError where a weight, a buffer, the optimizer's state or the average is not finite."""
+        groups = {
+            "a weight": self.model.state_dict().values(),
+            "the optimizer's state": [value for entry in self.optimizer.state.values() for value in entry.values()],
+            "the average of the weights": self.ema.state_dict()["model_state_dict"].values() if self.ema else (),
+        }
+        for what, values in groups.items():
+            tensors = [value for value in values if isinstance(value, Tensor) and value.is_floating_point()]
+            if tensors and not torch.stack([norm.float() for norm in torch._foreach_norm(tensors)]).sum().isfinite():
+                raise NonFiniteError(what, float("nan"), torch.empty(0, dtype=torch.int64))
 
     def capture(self, world: World) -> dict:
         """A checkpoint of this instant: top-level keys as documented, only tensors and plain values inside.

@@ -70,7 +70,6 @@ class TrainingStep:
         ema: ExponentialMovingAverage | None,
         scaler: torch.amp.GradScaler | None,
         autocast: Callable,
-        clip_max_norm: float | None,
         world: World,
         averaged_model: nn.Module,
     ) -> None:
@@ -82,7 +81,6 @@ class TrainingStep:
         self._ema = ema
         self._scaler = scaler
         self._autocast = autocast
-        self._clip_max_norm = clip_max_norm
         self._world = world
         self._averaged_model = averaged_model
         self._parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
@@ -95,6 +93,7 @@ class TrainingStep:
         num_samples: int,
         epoch: int,
         step: int,
+        clip_max_norm: float | None = None,
         flags: tuple[float, ...] = (),
     ) -> StepResult:
         """Train on the ``num_samples`` samples of all processes, which come in ``num_micro_batches`` parts.
@@ -102,6 +101,7 @@ class TrainingStep:
         The gradient is that of the mean loss over all of them, so how they are cut changes rounding only.
 
         Args:
+            clip_max_norm: gradients with a larger norm are scaled down to it.
             flags: numbers to be added up over all processes along with the loss.
         Raises:
             NonFiniteError: before any weight is touched.
@@ -114,7 +114,7 @@ class TrainingStep:
             losses.append(self._backward(micro, num_samples, epoch, is_last=number == num_micro_batches))
             indices.append(micro.batch.indices)
         result = self._result(losses, num_samples, indices, flags)
-        self._update(result.grad_norm)
+        self._update(result.grad_norm, clip_max_norm)
         return result
 
     def release_memory(self) -> None:
@@ -165,9 +165,9 @@ class TrainingStep:
             raise NonFiniteError("the gradient norm", grad_norm, torch.cat(indices))
         return StepResult(total, num_samples, grad_norm, summed_flags)
 
-    def _update(self, grad_norm: float) -> None:
-        if self._clip_max_norm is not None and grad_norm > self._clip_max_norm and math.isfinite(grad_norm):
-            torch._foreach_mul_(self._gradients(), self._clip_max_norm / (grad_norm + 1e-6))
+    def _update(self, grad_norm: float, clip_max_norm: float | None) -> None:
+        if clip_max_norm is not None and grad_norm > clip_max_norm and math.isfinite(grad_norm):
+            torch._foreach_mul_(self._gradients(), clip_max_norm / (grad_norm + 1e-6))
         if self._scaler:
             self._scaler.step(self._optimizer)
             self._scaler.update()

@@ -292,7 +292,6 @@ def test_the_report_agrees_with_the_metrics(run):
     assert "python checkpoint_inspector.py --checkpoint" in text
 
 
-@pytest.mark.xfail(strict=True, reason="the Python row shows a dict")
 def test_the_report_is_prose_and_tables_without_programming(run):
     report = (run.path / "baseline_results.md").read_text().split("## Configuration")[0]
     assert "{'" not in report and "None," not in report and "nan" not in report.lower().split()

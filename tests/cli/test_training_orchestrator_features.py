@@ -16,6 +16,7 @@ from common.data import load_dataset
 from tests.training_runs import Run, assert_same, measured_again, train, wines
 
 STILL = {"optimizer__learning_rate": 1e-12}  # nothing moves: what is measured is the model as it was built
+LEFT_ALONE = {"diagnostics__convergence_stall": {"reaction": "off"}}
 
 
 @pytest.fixture(autouse=True)
@@ -40,11 +41,20 @@ def weights_of(run: Run, name: str = "last_model.pt") -> torch.Tensor:
 
 
 def test_early_stopping():
-    run = train(**STILL, training__epochs=9, early_stopping__patience=2, early_stopping__min_delta=0.1)
+    run = train(**STILL, **LEFT_ALONE, training__epochs=9, early_stopping__patience=2, early_stopping__min_delta=0.1)
     assert run.metrics["run"]["status"] == "early_stopped" and len(run.epochs) == 3
     assert any(line.startswith("Training complete") and "stopped early" in line for line in run.log)
     assert "early_stopped after 3 epochs" in Path("baseline_results.md").read_text()
     assert run.checkpoint()["progress"]["finished"] == "early_stopped"
+
+
+def test_early_stopping_does_not_hide_that_nothing_was_learnt():
+    run = train(
+        **STILL, training__epochs=9, early_stopping__patience=2, early_stopping__min_delta=0.1,
+        diagnostics__convergence_stall={"patience_epochs": 4},
+    )  # fmt: skip
+    assert len(run.epochs) > 3
+    assert [event["epoch"] for event in run.metrics["events"] if event["kind"] == "convergence_stall"] == [5]
 
 
 def test_early_stopping_turned_off():
@@ -113,7 +123,7 @@ def test_validating_now_and_then():
 
 def test_patience_counts_validations():
     run = train(
-        **STILL, training__epochs=20, validation__validate_every_n_epochs=3, early_stopping__patience=2,
+        **STILL, **LEFT_ALONE, training__epochs=20, validation__validate_every_n_epochs=3, early_stopping__patience=2,
         early_stopping__min_delta=0.1,
     )  # fmt: skip
     assert len(run.epochs) == 9

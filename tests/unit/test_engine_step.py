@@ -25,6 +25,7 @@ class Rig:
 
     def __init__(self, *, clip_max_norm: float | None = None, ema: float | None = None, warmup_epochs: float = 0.0):
         torch.manual_seed(0)
+        self.clip_max_norm = clip_max_norm
         self.model = nn.Linear(3, 2)
         self.optimizer = torch.optim.SGD(self.model.parameters(), lr=RATE)
         self.ema = ExponentialMovingAverage(self.model, ema) if ema else None
@@ -37,7 +38,6 @@ class Rig:
             ema=self.ema,
             scaler=None,
             autocast=contextlib.nullcontext,
-            clip_max_norm=clip_max_norm,
             world=World(),
             averaged_model=self.model,
         )
@@ -47,8 +47,13 @@ class Rig:
         pieces = zip(torch.arange(len(labels)).split(sizes), inputs.split(sizes), labels.split(sizes), strict=True)
         micro_batches = [MicroBatch(Batch(*piece)) for piece in pieces]
         return self.step.run(
-            micro_batches, num_micro_batches=len(sizes), num_samples=len(labels), epoch=1, step=step
-        )  # fmt: skip
+            micro_batches,
+            num_micro_batches=len(sizes),
+            num_samples=len(labels),
+            epoch=1,
+            step=step,
+            clip_max_norm=self.clip_max_norm,
+        )
 
     def weights(self) -> torch.Tensor:
         return torch.cat([parameter.detach().flatten().clone() for parameter in self.model.parameters()])

@@ -14,11 +14,12 @@ LAYERS = [
     {"exits", "atomic", "command", "console", "signals", "import_path", "choices"},
     {
         "config", "metrics_file", "run_folder", "manifest", "checkpoint_container", "environment", "nvml",
-        "classification_metrics", "plots", "tensorboard_log", "step_trace", "markdown", "results_report",
+        "classification_metrics", "plots", "tensorboard_log", "step_trace", "guides", "statistics",
+        "comparison", "comparison_plots", "markdown", "results_report",
     },
     {
         "seeding", "device", "data", "augmentation", "models", "optimizers", "schedulers", "losses", "ema",
-        "checkpoints", "gpu_monitor", "parallel", "synchronized_batch_norm",
+        "checkpoints", "gpu_monitor", "parallel", "synchronized_batch_norm", "health",
     },
     {"engine", "checkpoint_load_probe"},
 ]  # fmt: skip

@@ -122,14 +122,14 @@ def test_other_schedules_do_not_look_at_the_metric(type):
 def test_scaling_acts_at_once_and_for_the_rest(type):
     plain, scaled = make(type), make(type)
     scaled.before_step(20)
-    scaled.scale(0.1)
+    scaled.set_scale(0.1)
     assert scaled.learning_rate == pytest.approx(0.1 * rates(plain, [20])[0])
     assert rates(scaled) == pytest.approx([0.1 * rate for rate in rates(plain)])
 
 
 def test_scaling_below_the_minimum_still_lowers_the_rate():
     scheduler = make("cosine", min_lr=0.05)
-    scheduler.scale(0.1)
+    scheduler.set_scale(0.1)
     assert rates(scheduler) == pytest.approx([0.01] * TOTAL)
 
 
@@ -137,7 +137,7 @@ def test_scaling_below_the_minimum_still_lowers_the_rate():
 def test_a_scale_must_be_positive(factor):
     scheduler = make("none")
     with pytest.raises(ValueError, match="positive"):
-        scheduler.scale(factor)
+        scheduler.set_scale(factor)
     assert scheduler.learning_rate == 0.1
 
 
@@ -171,7 +171,7 @@ def test_resuming_anywhere_gives_the_same_rates_to_the_bit(arguments, stop, metr
             scheduler.before_step(step)
             found.append(scheduler.learning_rate)
             if step == TOTAL // 2:
-                scheduler.scale(0.1)
+                scheduler.set_scale(0.1)
             if (step + 1) % STEPS == 0:
                 scheduler.after_epoch(metrics[step // STEPS])
         return found

@@ -27,13 +27,12 @@ def test_outside_the_loop_a_signal_stops_at_once(number, code):
 
 def test_deferred_signals_wait_for_a_safe_point():
     reached = []
-    with StopSignals() as stop:
-        with pytest.raises(StoppedError), stop.deferred():
-            os.kill(os.getpid(), signal.SIGTERM)
-            reached.append("after the signal")
-            assert stop.requested
-            stop.raise_if_requested()
-            reached.append("never")
+    with StopSignals() as stop, pytest.raises(StoppedError), stop.deferred():
+        os.kill(os.getpid(), signal.SIGTERM)
+        reached.append("after the signal")
+        assert stop.requested
+        stop.raise_if_requested()
+        reached.append("never")
     assert reached == ["after the signal"]
 
 
