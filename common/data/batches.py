@@ -64,13 +64,13 @@ class TensorBatches(BatchSource):
         self._inputs = split.inputs_on(device) if resident else split.inputs
         self._labels = split.labels.to(device)
         self._device = device
+        self._resident = resident
         self._normalizer = normalizer
         self._pin_memory = pin_memory and not resident
 
     def batches(self, index_batches: Sequence[Tensor]) -> Iterator[Batch]:
         for indices, device_indices in zip(index_batches, _on_device(index_batches, self._device), strict=True):
-            rows = device_indices if self._inputs.device == self._device else indices
-            raw = self._inputs.index_select(0, rows)
+            raw = self._inputs.index_select(0, device_indices if self._resident else indices)
             if self._pin_memory:
                 raw = raw.pin_memory()
             inputs = self._normalizer(raw.to(self._device, non_blocking=True))

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from common.data.dataset import NUM_EXAMPLES, DataProblem, first_named
+from common.data.dataset import NUM_EXAMPLES, DataProblem, counted, first_named
 from common.data.raw import UNSPLIT, RawData, RawSamples
 
 
@@ -46,7 +46,7 @@ def empty_classes(part: str, samples: RawSamples, class_names: list[str]) -> lis
     empty = [class_names[index] for index in np.flatnonzero(counts == 0)]
     if not empty:
         return []
-    message = f"{part}: {len(empty)} of {len(class_names)} classes have no samples: {first_named(empty, len(empty))}"
+    message = f"{part}: {len(empty)} of {len(class_names)} classes without samples: {first_named(empty, len(empty))}"
     return [DataProblem("empty_class", part, message, len(empty), tuple(empty[:NUM_EXAMPLES]))]
 
 
@@ -64,8 +64,8 @@ def _non_finite(
     where = f"{split}: " if split else ""
     count = len(bad_rows)
     message = (
-        f"{where}{count} of {len(samples)} rows hold {bad.sum()} values that are missing, NaN or infinite, "
-        f"and are left out: {first_named(named, count)}"
+        f"{where}{counted(count, 'row')} of {len(samples)} left out for {counted(bad.sum(), 'value')} missing, NaN or "
+        f"infinite: {first_named(named, count)}"
     )
     return DataProblem("non_finite", split, message, count, tuple(named), severity="error")
 
@@ -89,7 +89,7 @@ def _leaked(part: str, samples: RawSamples, train: RawSamples) -> list[DataProbl
     ]
     if not pairs:
         return []
-    message = f"{part}: {len(pairs)} images are also in the training split: {first_named(pairs, len(pairs))}"
+    message = f"{part}: {counted(len(pairs), 'image')} also in the training split: {first_named(pairs, len(pairs))}"
     return [DataProblem("leakage", part, message, len(pairs), tuple(pairs[:NUM_EXAMPLES]))]
 
 
@@ -107,5 +107,5 @@ def _contradicting_labels(parts: Mapping[str, RawSamples], class_names: list[str
     ]
     if not torn:
         return []
-    message = f"{len(torn)} images occur under more than one class: {first_named(torn, len(torn))}"
+    message = f"{counted(len(torn), 'image')} under more than one class: {first_named(torn, len(torn))}"
     return [DataProblem("contradicting_labels", None, message, len(torn), tuple(torn[:NUM_EXAMPLES]))]

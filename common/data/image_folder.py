@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
-from common.data.dataset import DataProblem, ImageFiles, first_named
+from common.data.dataset import DataProblem, ImageFiles, counted, first_named
 from common.data.image_files import EXTENSIONS, ImageHeader, UnreadableImageError, decode_image, read_header
 from common.data.normalization import pixel_sums
 from common.data.raw import UNSPLIT, RawData, RawSamples, SourceRequest, for_each_in_threads
@@ -77,17 +77,15 @@ def read(request: SourceRequest) -> RawData:
 
 
 def list_images(folder: Path, num_threads: int) -> ListedPart:
-    """All image files of ``folder/class/``, with their headers read. Hidden files and folders are passed over."""
-    class_folders = sorted(entry.name for entry in os.scandir(folder) if entry.is_dir() and entry.name[0] != ".")
-    part = ListedPart(folder, class_folders, [], [], [], {}, [])
-    for class_name in class_folders:
-        for name in sorted(entry.name for entry in os.scandir(folder / class_name) if entry.name[0] != "."):
-            path = folder / class_name / name
-            if name.lower().endswith(EXTENSIONS):
-                part.paths.append(path)
-                part.classes.append(class_name)
-            else:
-                part.ignored.append(path)
+    """All image files of ``folder/class/``, with their headers read. Hidden files and folders are passed over.
+
+    Raises:
+        InputFileError: a folder may not be listed.
+    """
+    try:
+        part = _list_files(folder)
+    except OSError as error:
+        raise InputFileError(f"cannot be listed: {error.strerror}", path=error.filename) from error
     _read_headers(part, num_threads)
     return part
 
@@ -133,7 +131,9 @@ def faults_as_problems(part: ListedPart, root: Path, split: str | None) -> list[
     named = [f"{part.paths[index].relative_to(root)} ({part.faults[index]})" for index in sorted(part.faults)]
     count = len(named)
     where = f"{split}: " if split else ""
-    message = f"{where}{count} of {len(part.paths)} images cannot be read and are left out: {first_named(named, count)}"
+    message = (
+        f"{where}{counted(count, 'image')} of {len(part.paths)} cannot be read, left out: {first_named(named, count)}"
+    )
     return [DataProblem("unreadable_image", split, message, count, tuple(named[:10]))]
 
 
@@ -147,6 +147,20 @@ def _part_folders(root: Path) -> dict[str, Path]:
         present = " and ".join(folder.name + "/" for folder in found.values())
         raise InputFileError(f"holds {present} but no train/", path=root, field="data.root")
     return found or {UNSPLIT: root}
+
+
+def _list_files(folder: Path) -> ListedPart:
+    class_folders = sorted(entry.name for entry in os.scandir(folder) if entry.is_dir() and entry.name[0] != ".")
+    part = ListedPart(folder, class_folders, [], [], [], {}, [])
+    for class_name in class_folders:
+        for name in sorted(entry.name for entry in os.scandir(folder / class_name) if entry.name[0] != "."):
+            path = folder / class_name / name
+            if name.lower().endswith(EXTENSIONS):
+                part.paths.append(path)
+                part.classes.append(class_name)
+            else:
+                part.ignored.append(path)
+    return part
 
 
 def _test_folder(root: Path) -> dict[str, Path]:
@@ -211,10 +225,10 @@ def _notices(part: ListedPart, root: Path, plan: DecodingPlan) -> list[str]:
     notices = []
     if part.ignored:
         names = [str(path.relative_to(root)) for path in part.ignored]
-        notices.append(f"{len(names)} entries are no image files and are ignored: {first_named(names, len(names))}")
+        notices.append(f"not among the image formats, ignored: {first_named(names, len(names))}")
     wanted_grey = plan.shape[0] == 1
     converted = sum(1 for header in part.headers if header and header.is_grey != wanted_grey)
     if converted:
         mode = "grey" if wanted_grey else "RGB"
-        notices.append(f"{part.folder}: {converted} of {len(part.paths)} images are converted to {mode}")
+        notices.append(f"{part.folder}: {counted(converted, 'image')} of {len(part.paths)} converted to {mode}")
     return notices

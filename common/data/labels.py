@@ -22,6 +22,7 @@ def index_labels(
         InputFileError: a label is no whole number or out of range (rows named, counted from 0), or the indices have
             so many gaps that they cannot be meant as 0 to C-1.
     """
+    labels = {name: _one_per_row(array, name, where) for name, array in labels.items()}
     if any(array.dtype.kind in "US" for array in labels.values()):
         return category_labels({name: _as_text(array) for name, array in labels.items()}, where, class_names)
     indices = {name: _whole_numbers(array, name, where) for name, array in labels.items()}
@@ -59,13 +60,17 @@ def _as_text(array: np.ndarray) -> np.ndarray:
     return np.char.decode(array, "utf-8", "replace") if array.dtype.kind == "S" else array.astype(str)
 
 
-def _whole_numbers(array: np.ndarray, name: str, where: str | Path) -> np.ndarray:
+def _one_per_row(array: np.ndarray, name: str, where: str | Path) -> np.ndarray:
     if array.ndim == 2 and array.shape[1] == 1:
         array = array[:, 0]
     if array.ndim != 1:
         raise InputFileError(
             f"{name} has shape {array.shape}, not one label a row", path=where, hint="store class indices 0 to C-1"
         )
+    return array
+
+
+def _whole_numbers(array: np.ndarray, name: str, where: str | Path) -> np.ndarray:
     if array.dtype.kind not in "iufb":
         raise InputFileError(f"{name} has type {array.dtype}, not whole numbers or text", path=where)
     if array.dtype.kind == "f":

@@ -69,26 +69,37 @@ def _part_files(root: Path, suffix: str) -> dict[str, Path]:
 
 
 def _csv_table(path: Path) -> pyarrow.Table:
-    import pyarrow
     from pyarrow import csv
 
-    try:
-        table = csv.read_csv(path)
-    except (pyarrow.ArrowException, OSError) as error:
-        raise InputFileError(f"cannot be read as CSV: {error}", path=path) from error
+    table = _loaded(path, "CSV", csv.read_csv)
     if all(_is_number(name) for name in table.column_names):
         raise InputFileError("has no header: its first row holds numbers", path=path, hint="name the columns there")
     return table
 
 
 def _parquet_table(path: Path) -> pyarrow.Table:
-    import pyarrow
     from pyarrow import parquet
 
+    return _loaded(path, "Parquet", parquet.read_table)
+
+
+def _loaded(path: Path, file_format: str, load: Callable[[Path], pyarrow.Table]) -> pyarrow.Table:
+    import pyarrow
+
     try:
-        return parquet.read_table(path)
+        table = load(path)
+        names = table.column_names  # decoded only now
+    except UnicodeDecodeError as error:
+        raise _not_utf8(path) from error
     except (pyarrow.ArrowException, OSError) as error:
-        raise InputFileError(f"cannot be read as Parquet: {error}", path=path) from error
+        raise InputFileError(f"cannot be read as {file_format}: {error}", path=path) from error
+    if not names:
+        raise InputFileError("has no columns", path=path)
+    return table
+
+
+def _not_utf8(path: Path) -> InputFileError:
+    return InputFileError("holds text that is not UTF-8", path=path, hint="save it as UTF-8")
 
 
 def _is_number(text: str) -> bool:
@@ -119,6 +130,8 @@ def _label_values(table: pyarrow.Table, name: str, root: Path) -> np.ndarray:
     column = table.column(name)
     if types.is_dictionary(column.type):
         column = column.cast(column.type.value_type)
+    if types.is_binary(column.type):
+        column = _decoded(column, root)
     _require_no_missing_labels(column, name, root)
     values = column.to_numpy()
     if types.is_floating(column.type) and np.any(values != np.floor(values)):
@@ -130,6 +143,15 @@ def _label_values(table: pyarrow.Table, name: str, root: Path) -> np.ndarray:
     if types.is_integer(column.type) or types.is_boolean(column.type):
         return values
     return values.astype(np.int64) if types.is_floating(column.type) else values.astype(str)
+
+
+def _decoded(column: pyarrow.ChunkedArray, root: Path) -> pyarrow.ChunkedArray:
+    import pyarrow
+
+    try:
+        return column.cast(pyarrow.string())
+    except pyarrow.ArrowInvalid as error:
+        raise _not_utf8(root) from error
 
 
 def _require_no_missing_labels(column: pyarrow.ChunkedArray, name: str, root: Path) -> None:

@@ -120,7 +120,7 @@ def test_damaged_images_are_named_counted_and_left_out(tmp_path):
         dataset = load_dataset("image_folder", root=root, cache=cache)
         (problem,) = dataset.problems
         assert problem.kind == "unreadable_image" and problem.split == "train" and problem.count == 4
-        assert "4 of 12 images cannot be read and are left out: train/cat/01.png (" in problem.message
+        assert "4 images of 12 cannot be read, left out: train/cat/01.png (" in problem.message
         assert "train/dog/00.png (is missing)" in problem.examples
         assert "train/cat/03.png (is no image of a known format)" in problem.examples
         assert dataset.splits["train"].class_counts(2) == [3, 5]
@@ -170,14 +170,14 @@ def test_hidden_files_are_passed_over_and_others_mentioned(tmp_path):
     (root / "train" / "cat" / "notes.txt").write_text("")
     dataset = load_dataset("image_folder", root=root)
     assert dataset.class_names == ["cat", "dog"] and dataset.problems == []
-    assert dataset.notices == ["1 entries are no image files and are ignored: train/cat/notes.txt"]
+    assert dataset.notices == ["not among the image formats, ignored: train/cat/notes.txt"]
 
 
 def test_majority_decides_between_grey_and_colour(tmp_path):
     root = folder_of(tmp_path, channels=1)
     picture(7).save(root / "train" / "cat" / "00.png")
     dataset = load_dataset("image_folder", root=root)
-    assert dataset.input_shape == (1, 6, 5) and "1 of 12 images are converted to grey" in dataset.notices[0]
+    assert dataset.input_shape == (1, 6, 5) and "1 image of 12 converted to grey" in dataset.notices[0]
 
 
 def test_sizes_that_differ_need_an_image_size(tmp_path):

@@ -60,7 +60,7 @@ def test_missing_values_are_named_counted_and_left_out(tmp_path):
     dataset = load_dataset("csv", root=csv_file(tmp_path, rows))
     (problem,) = dataset.problems
     assert problem.kind == "non_finite" and problem.severity == "error" and problem.count == 3
-    assert "3 of 40 rows hold 4 values" in problem.message
+    assert "3 rows of 40 left out for 4 values" in problem.message
     assert problem.examples == (
         "row 5 column 'height' (NaN)",
         "row 10 column 'count' (infinite)",
@@ -114,6 +114,20 @@ def test_text_is_no_parquet(tmp_path):
     path = csv_file(tmp_path).rename(tmp_path / "table.parquet")
     with pytest.raises(InputFileError, match="cannot be read as Parquet"):
         load_dataset("parquet", root=path)
+
+
+@pytest.mark.parametrize("text", ["höhe,class\n1,x\n2,y\n", "a,class\n1,schön\n2,y\n", "a,b,class\n1,schön,x\n2,3,y\n"])
+def test_text_in_another_encoding(tmp_path, text):
+    path = tmp_path / "table.csv"
+    path.write_text(text, encoding="latin-1")
+    with pytest.raises(InputFileError, match=r"not UTF-8; save it as UTF-8|feature column 'b' holds binary values"):
+        load_dataset("csv", root=path)
+
+
+def test_parquet_without_columns(tmp_path):
+    parquet.write_table(pa.table({}), tmp_path / "t.parquet")
+    with pytest.raises(InputFileError, match="has no columns"):
+        load_dataset("parquet", root=tmp_path / "t.parquet")
 
 
 def test_decimal_and_boolean_columns(tmp_path):
