@@ -15,6 +15,17 @@ from common.data.labels import index_labels
 from common.data.raw import UNSPLIT, RawData, RawSamples, SourceRequest
 from common.exits import EnvironmentLackError, InputFileError
 
+# What NumPy and zipfile raise on files that are damaged, or no archives of arrays.
+_DAMAGE = (
+    OSError,
+    ValueError,
+    EOFError,
+    KeyError,
+    NotImplementedError,
+    MemoryError,
+    zipfile.BadZipFile,
+    zlib.error,
+)
 _EXPECTED = "x_train, y_train, x_val, y_val, x_test, y_test, or x, y; and class_names, if any"
 
 
@@ -42,7 +53,7 @@ def load_npz(path: Path) -> dict[str, np.ndarray]:
             )
         with np.load(path, allow_pickle=False) as arrays:
             return {name: arrays[name] for name in arrays.files}
-    except (OSError, ValueError, EOFError, KeyError, zipfile.BadZipFile, zlib.error, NotImplementedError) as error:
+    except _DAMAGE as error:
         raise InputFileError(f"cannot be read as .npz arrays: {error}", path=path) from error
 
 

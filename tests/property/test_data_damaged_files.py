@@ -104,7 +104,7 @@ BATCHES = {
 def test_damaged_archives(tmp_path, read, edits, cut):
     path = tmp_path / "batch"
     path.write_bytes(damage(BATCHES[read], edits, cut))
-    with_outcome(read, path)
+    assert_gives_arrays_or_an_error(read, path)
 
 
 @SETTINGS
@@ -112,10 +112,10 @@ def test_damaged_archives(tmp_path, read, edits, cut):
 def test_damaged_gzip(tmp_path, edits, cut):
     path = tmp_path / "images.gz"
     path.write_bytes(damage(gzip.compress(BATCHES[read_idx], mtime=0), edits, cut))
-    with_outcome(read_idx, path)
+    assert_gives_arrays_or_an_error(read_idx, path)
 
 
-def with_outcome(read, path):
+def assert_gives_arrays_or_an_error(read, path):
     try:
         found = read(path)
     except ToolError as error:
