@@ -68,20 +68,20 @@ def plot_learning_curves(
     """
     if not epochs:
         raise ValueError("no epochs to plot")
-    has_rate = any(_value(epoch, "lr") is not None for epoch in epochs)
-    with _style():
-        figure = _new_figure(8.0, 8.2 if has_rate else 7.0)
+    has_rate = any(finite_value(epoch, "lr") is not None for epoch in epochs)
+    with house_style():
+        figure = new_figure(8.0, 8.2 if has_rate else 7.0)
         heights = [3, 3, 1.15] if has_rate else [3, 3]
         panels = figure.subplots(len(heights), sharex=True, height_ratios=heights)
         figure.subplots_adjust(left=0.135, right=0.965, top=0.885, bottom=0.08, hspace=0.3)
-        _plain(figure.suptitle(title, x=0.135, y=0.975, ha="left", fontsize=15, fontweight="bold"))
+        plain_text(figure.suptitle(title, x=0.135, y=0.975, ha="left", fontsize=15, fontweight="bold"))
         _draw_loss(panels[0], epochs, best_epoch)
         _draw_accuracy(panels[1], epochs, best_epoch)
         if has_rate:
             _draw_learning_rate(panels[2], epochs)
         figure.align_ylabels(panels)
-        _finish_epoch_axis(panels, [int(epoch["num"]) for epoch in epochs], best_epoch)
-        _save(figure, path)
+        finish_epoch_axis(panels, [int(epoch["num"]) for epoch in epochs], best_epoch)
+        save_figure(figure, path)
 
 
 def plot_confusion_matrix(matrix_CC: npt.ArrayLike, class_names: Sequence[str], path: str | Path, title: str) -> None:
@@ -103,30 +103,32 @@ def plot_confusion_matrix(matrix_CC: npt.ArrayLike, class_names: Sequence[str], 
         raise ValueError(f"a confusion matrix {counts_CC.shape} does not fit {len(class_names)} class names")
     support_C1 = counts_CC.sum(axis=1, keepdims=True)
     share_pct_CC = np.ma.masked_where(support_C1.repeat(len(counts_CC), 1) == 0, 100 * counts_CC) / support_C1.clip(1)
-    with _style():
+    with house_style():
         side = min(12.0, max(4.2, 1.6 + 0.7 * len(class_names)))
-        figure = _new_figure(side + 1.2, side)
+        figure = new_figure(side + 1.2, side)
         axes = figure.add_subplot()
         _draw_shares(figure, axes, share_pct_CC)
         _label_classes(axes, class_names, has_empty_rows=bool((support_C1 == 0).any()))
         if len(class_names) <= MAX_ANNOTATED_CLASSES:
             _write_counts(axes, counts_CC, share_pct_CC)
-        _plain(axes.set_title(title, loc="left", fontsize=15, fontweight="bold", pad=14))
-        _save(figure, path, bbox_inches="tight", pad_inches=0.2)
+        plain_text(axes.set_title(title, loc="left", fontsize=15, fontweight="bold", pad=14))
+        save_figure(figure, path, bbox_inches="tight", pad_inches=0.2)
 
 
 def _draw_loss(axes: Axes, epochs: Sequence[Mapping[str, Any]], best_epoch: int | None) -> None:
     _draw_pair(axes, epochs, "train_loss", "val_loss", best_epoch, "{:.4g}")
-    not_finite = [epoch["num"] for epoch in epochs if _value(epoch, "train_loss") is None]
+    not_finite = [epoch["num"] for epoch in epochs if finite_value(epoch, "train_loss") is None]
     if not_finite:
         low = [0.04] * len(not_finite)
         axes.plot(not_finite, low, "x", color=INK, transform=axes.get_xaxis_transform(), label="not finite")
-    values = [v for epoch in epochs for key in ("train_loss", "val_loss") if (v := _value(epoch, key)) is not None]
+    values = [
+        v for epoch in epochs for key in ("train_loss", "val_loss") if (v := finite_value(epoch, key)) is not None
+    ]
     log = _spans(values, LOG_RATIO_LOSS)
     if log:
         axes.set_yscale("log")
     axes.set_ylabel("Cross-entropy (log)" if log else "Cross-entropy loss")
-    _legend_above(axes)
+    legend_above(axes)
 
 
 def _draw_accuracy(axes: Axes, epochs: Sequence[Mapping[str, Any]], best_epoch: int | None) -> None:
@@ -135,7 +137,7 @@ def _draw_accuracy(axes: Axes, epochs: Sequence[Mapping[str, Any]], best_epoch: 
     middle = (bottom + top) / 2
     axes.set_ylim(max(min(bottom, middle - 2.0), -3.0), min(max(top, middle + 2.0), 103.0))
     axes.set_ylabel("Accuracy (%)")
-    _legend_above(axes)
+    legend_above(axes)
 
 
 def _draw_pair(
@@ -148,7 +150,7 @@ def _draw_pair(
         axes.set_yticks([])
         axes.text(0.5, 0.5, "no finite value", color=FAINT, ha="center", transform=axes.transAxes)
     axes.margins(y=0.09)  # room for the ring around the best epoch
-    best = next((_value(epoch, val) for epoch in epochs if epoch["num"] == best_epoch), None)
+    best = next((finite_value(epoch, val) for epoch in epochs if epoch["num"] == best_epoch), None)
     if best is not None:
         label = f"best epoch {best_epoch}: {number.format(best)}"
         ring = {"markerfacecolor": "none", "markeredgecolor": INK, "markeredgewidth": 1.8, "markersize": 11}
@@ -158,7 +160,7 @@ def _draw_pair(
 def _draw_learning_rate(axes: Axes, epochs: Sequence[Mapping[str, Any]]) -> None:
     dot = {"marker": "o", "markersize": 4.5} if len(epochs) == 1 else {}
     _draw_curve(axes, epochs, "lr", color=GREEN, linestyle="-", drawstyle="steps-mid", **dot)
-    rates = [rate for epoch in epochs if (rate := _value(epoch, "lr")) is not None]
+    rates = [rate for epoch in epochs if (rate := finite_value(epoch, "lr")) is not None]
     if _spans(rates, LOG_RATIO_LEARNING_RATE):
         axes.set_yscale("log")
     else:
@@ -169,12 +171,13 @@ def _draw_learning_rate(axes: Axes, epochs: Sequence[Mapping[str, Any]]) -> None
 
 
 def _draw_curve(axes: Axes, epochs: Sequence[Mapping[str, Any]], key: str, **look: Any) -> None:
-    points = [(epoch["num"], value) for epoch in epochs if (value := _value(epoch, key)) is not None]
+    points = [(epoch["num"], value) for epoch in epochs if (value := finite_value(epoch, key)) is not None]
     if points:
         axes.plot(*zip(*points, strict=True), linewidth=2.0, **look)
 
 
-def _finish_epoch_axis(panels: Sequence[Axes], numbers: Sequence[int], best_epoch: int | None) -> None:
+def finish_epoch_axis(panels: Sequence[Axes], numbers: Sequence[int], best_epoch: int | None) -> None:
+    """Whole epochs along the shared x axis of ``panels``, and the best one marked in each."""
     from matplotlib.ticker import MaxNLocator
 
     panels[-1].set_xlim(numbers[0] - 0.5, numbers[-1] + max(0.5, 0.02 * len(numbers)))
@@ -186,7 +189,8 @@ def _finish_epoch_axis(panels: Sequence[Axes], numbers: Sequence[int], best_epoc
             axes.axvline(best_epoch, color=INK, linestyle=":", linewidth=1.3, zorder=1.5)
 
 
-def _legend_above(axes: Axes) -> None:
+def legend_above(axes: Axes) -> None:
+    """The legend in one row above the panel, where it covers no data."""
     if axes.get_legend_handles_labels()[0]:
         place = {"loc": "lower left", "bbox_to_anchor": (-0.012, 0.985), "ncols": 4}
         axes.legend(frameon=False, fontsize=12, handlelength=1.8, handletextpad=0.6, columnspacing=1.3, **place)
@@ -224,7 +228,7 @@ def _label_classes(axes: Axes, class_names: Sequence[str], *, has_empty_rows: bo
     axes.set_xticks(positions, names, fontsize=size, **look)
     axes.set_yticks(positions, names, fontsize=size)
     for label in (*axes.get_xticklabels(), *axes.get_yticklabels()):
-        _plain(label)
+        plain_text(label)
     axes.set_xlabel("Predicted class")
     axes.set_ylabel("True class (grey: no examples)" if has_empty_rows else "True class")
 
@@ -252,7 +256,8 @@ def _shortened(name: str, length: int) -> str:
     return name if len(name) <= length else f"{name[: length - 1]}…"
 
 
-def _value(epoch: Mapping[str, Any], key: str) -> float | None:
+def finite_value(epoch: Mapping[str, Any], key: str) -> float | None:
+    """The value of an epoch, None where it is missing or not finite."""
     value = epoch.get(key)
     return None if value is None or not math.isfinite(value) else float(value)
 
@@ -261,13 +266,15 @@ def _spans(values: Sequence[float], ratio: float) -> bool:
     return bool(values) and min(values) > 0 and max(values) / min(values) >= ratio
 
 
-def _plain(text: Text) -> None:
+def plain_text(text: Text) -> None:
+    """Show a text as it is written."""
     # Names come from folders and configs: a dollar sign in them is no formula.
     text.set_parse_math(False)
 
 
 @contextlib.contextmanager
-def _style() -> Iterator[None]:
+def house_style() -> Iterator[None]:
+    """Draw in the look of all our pictures while the block runs, whatever the user's settings are."""
     import matplotlib
 
     with matplotlib.rc_context(), warnings.catch_warnings():
@@ -278,7 +285,8 @@ def _style() -> Iterator[None]:
         yield
 
 
-def _new_figure(width_in: float, height_in: float) -> Figure:
+def new_figure(width_in: float, height_in: float) -> Figure:
+    """An empty figure, its size in inches, at 120 dots per inch."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
@@ -287,7 +295,8 @@ def _new_figure(width_in: float, height_in: float) -> Figure:
     return figure
 
 
-def _save(figure: Figure, path: str | Path, **options: Any) -> None:
+def save_figure(figure: Figure, path: str | Path, **options: Any) -> None:
+    """Write the figure as PNG in one step; ``options`` go to matplotlib. Raises OSError."""
     buffer = io.BytesIO()
     # Without the software's version the bytes depend on the picture alone.
     figure.savefig(buffer, format="png", metadata={"Software": None}, **options)

@@ -35,13 +35,13 @@ def epochs(count: int) -> list[dict]:
 def drawn(monkeypatch):
     """The figures as they are when they are saved."""
     figures = []
-    save = plots._save
+    save = plots.save_figure
 
     def keep(figure, path, **options):
         figures.append(figure)
         save(figure, path, **options)
 
-    monkeypatch.setattr(plots, "_save", keep)
+    monkeypatch.setattr(plots, "save_figure", keep)
     return figures
 
 
