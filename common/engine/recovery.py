@@ -6,7 +6,6 @@ import copy
 import gc
 
 import torch
-from torch import Tensor
 
 from common.console import Console
 from common.engine.parts import Parts
@@ -66,7 +65,7 @@ def _recover_from_non_finite(session: Session, error: NonFiniteError) -> None:
     parts, progress = session.parts, session.parts.state.progress
     finding = f"{error} in epoch {progress.epoch}, step {progress.step + 1}"
     policy = session.request.loaded.config.diagnostics.nan_loss
-    bad = bad_samples(parts, error.indices)
+    bad = bad_samples(parts)
     reactions, action, outcome = next_remedy(progress, bad, policy.max_restarts)
     if policy.reaction != "act" or action is None:
         advice = f"suggestion: {outcome}" if policy.reaction == "suggest" and action else "no automatic remedy left"
@@ -96,10 +95,10 @@ def next_remedy(progress: Progress, bad: list[int], max_restarts: int) -> tuple[
     return reactions, "reduce_learning_rate_and_clip", f"{outcome} (restart {reactions.restarts} of {max_restarts})"
 
 
-def bad_samples(parts: Parts, indices: Tensor) -> list[int]:
-    """Those of the given training samples whose prepared input holds a NaN, an infinity or an absurd value."""
+def bad_samples(parts: Parts) -> list[int]:
+    """The training samples whose prepared input holds a NaN, an infinity or an absurd value."""
     bad = []
-    for batch in parts.train_source.batches(list(indices.split(parts.settings.batch_size))):
+    for batch in parts.train_source.batches(list(torch.arange(parts.num_train).split(parts.settings.batch_size))):
         flat = batch.inputs.flatten(1)
         sound = (flat.isfinite() & (flat.abs() < ABSURD_INPUT)).all(dim=1).cpu()
         bad += batch.indices[~sound].tolist()

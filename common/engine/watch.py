@@ -172,7 +172,7 @@ def is_stalled(progress: Progress, patience_epochs: int, threshold: float) -> bo
     if len(losses) <= patience_epochs or min(losses) <= threshold:
         return False
     before, after = min(losses[:-patience_epochs]), min(losses[-patience_epochs:])
-    return after > before * (1 - LEAST_IMPROVEMENT)
+    return not after < before * (1 - LEAST_IMPROVEMENT)
 
 
 def stall_actions(progress: Progress) -> list[str]:
