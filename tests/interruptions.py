@@ -85,7 +85,8 @@ class DiskChanges:
         def write(handle, content, *offset):
             content = memoryview(content).cast("B")
             half = len(content) // 2
-            self.change(name, handle)
+            if content:
+                self.change(name, handle)
             done = real(handle, content[:half], *offset) if half else 0
             if half:
                 self.change(f"{name} (second half)", handle)
@@ -195,9 +196,9 @@ class PreparedTrainer:
     def train(self, folder: Path, *arguments: object, **plan: Any) -> Outcome:
         """``python training_orchestrator.py ARGUMENTS`` in ``folder``, disturbed as ``plan`` says.
 
-        Plans: none at all; ``kind="die", at=N`` ends the process before its Nth change; ``kind="fail", at=N, errno=NAME,
-        lasting=BOOL`` lets the change fail, and with ``lasting`` every later one; ``kind="record", into=FOLDER`` copies
-        ``folder`` into ``FOLDER/N`` before every change N and lists the changes in ``changes.txt``.
+        Plans: none at all; ``kind="die", at=N`` ends the process before its Nth change; ``kind="fail", at=N,
+        errno=NAME, lasting=BOOL`` lets the change fail, and with ``lasting`` every later one; ``kind="record",
+        into=FOLDER`` copies ``folder`` into ``FOLDER/N`` before every change N and lists them in ``changes.txt``.
         """
         request = {"folder": str(folder), "arguments": [str(argument) for argument in arguments],
                    "plan": {"kind": "none", **{key: str(value) if isinstance(value, Path) else value

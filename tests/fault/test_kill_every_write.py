@@ -59,8 +59,8 @@ def start(workplace: Path, **plan) -> Outcome:
 def distinct_states(scene: Path) -> list[tuple[Path, str]]:
     """The recorded states but those that a run cannot tell apart.
 
-    Of a log it only sees whether its last line is whole; of a temporary file, which is deleted unread, that it is there,
-    so that the half-written one stands for the empty and the whole one.
+    Of a log it only sees whether its last line is whole; of a temporary file, which is deleted unread, that it is
+    there, so that the half-written one stands for the empty and the whole one.
     """
     states: dict[str, tuple[Path, str]] = {}
     for state, what in recorded(scene / "states"):

@@ -1,0 +1,147 @@
+"""Whether damage is found, how long saving and going on take, and what being safe costs in speed."""
+
+from __future__ import annotations
+
+import os
+import random
+import shutil
+import statistics
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+import yaml
+
+from benchmarks.kill.cases import CASES
+from common import manifest, markdown
+from common.checkpoint_container import verify
+from common.checkpoints import CheckpointStore, load_checkpoint, to_bytes
+from common.config import load_config
+from common.console import Console, format_bytes
+from common.engine.run import train
+from common.engine.session import RunRequest
+from common.metrics_file import read_metrics
+from common.models import build_model
+from common.signals import StopSignals
+
+SPEED_EPOCHS = 10
+UNSAFE = ("checkpointing.save_last=false", "checkpointing.save_best=false")
+
+
+def report(folder: Path, *, flips: int, rounds: int) -> None:
+    """Measure all of it in ``folder`` and print it in Markdown."""
+    folder.mkdir(parents=True)
+    before = Path.cwd()
+    os.chdir(folder)
+    try:
+        checkpoints = _train("cnn", "safe", ["training.epochs=2", "checkpointing.checkpoint_every_n_epochs=1"])
+        print(f"\n{damage_table(checkpoints / 'checkpoints', flips)}")
+        print(f"\n{time_table(rounds)}")
+        print(f"\n{speed_sentence(rounds)}")
+    finally:
+        os.chdir(before)
+
+
+# Damage
+
+
+def damage_table(folder: Path, flips: int) -> str:
+    """How many of so many changed bytes in each checkpoint are found, with the manifest and by the file alone."""
+    rows = []
+    for path in manifest.checkpoint_files(folder):
+        found = _flips_found(path, manifest.manifest_entry(path), flips)
+        rows.append([path.name, format_bytes(path.stat().st_size), *(f"{count:,} of {flips:,}" for count in found)])
+    return markdown.table(["Checkpoint", "Size", "Changed bytes found", "without the manifest"], rows)
+
+
+def _flips_found(path: Path, entry: manifest.ManifestEntry | None, flips: int) -> tuple[int, int]:
+    copy = path.with_name("copy.tmp")
+    shutil.copy(path, copy)
+    rng = random.Random(0)
+    known = alone = 0
+    with copy.open("r+b", buffering=0) as file:
+        for _ in range(flips):
+            offset = rng.randrange(copy.stat().st_size)
+            byte = os.pread(file.fileno(), 1, offset)
+            os.pwrite(file.fileno(), bytes([byte[0] ^ rng.randrange(1, 256)]), offset)
+            known += verify(copy, entry).status == "damaged"
+            alone += verify(copy).status == "damaged"
+            os.pwrite(file.fileno(), byte, offset)
+    assert verify(copy, entry).status == "ok"
+    copy.unlink()
+    return known, alone
+
+
+# Time
+
+
+def time_table(rounds: int) -> str:
+    """How long a checkpoint takes to be written safely, and to be checked and loaded, for a small and a large model."""
+    rows = [_times("simple_cnn", (1, 8, 8), rounds), _times("resnet18", (3, 64, 64), rounds)]
+    return markdown.table(["Model with Adam's state", "Checkpoint", "Serialise", "Save", "Check and load"], rows)
+
+
+def _times(architecture: str, input_shape: tuple[int, ...], rounds: int) -> list[str]:
+    model = build_model(architecture, input_shape=input_shape, num_classes=1000, dropout=0.0)
+    optimizer = torch.optim.Adam(model.parameters())
+    model(torch.zeros(2, *input_shape)).sum().backward()
+    optimizer.step()
+    state = {"schema_version": 1, "epoch": 1, "step": 1, "model_state_dict": model.state_dict(),
+             "optimizer_state_dict": optimizer.state_dict(), "model_spec": {}}  # fmt: skip
+    store = CheckpointStore(Path(f"{architecture}_checkpoints"))
+    content = to_bytes(state)
+
+    def save() -> None:
+        store.save(["last_model.pt"], content, epoch=1, step=1)
+
+    def go_on() -> None:
+        store.set_aside_damaged()
+        load_checkpoint(store.folder / "last_model.pt")
+
+    times = [_median_ms(what, rounds) for what in (lambda: to_bytes(state), save, go_on)]
+    return [architecture, format_bytes(len(content)), *(f"{time_ms:.1f} ms" for time_ms in times)]
+
+
+def _median_ms(what: Callable[[], object], rounds: int) -> float:
+    times_s = []
+    for _ in range(rounds):
+        started = time.perf_counter()
+        what()
+        times_s.append(time.perf_counter() - started)
+    return 1000 * statistics.median(times_s)
+
+
+# Speed
+
+
+def speed_sentence(rounds: int) -> str:
+    """Samples per second with checkpoints against without, in turns, so that what else the machine does hits both."""
+    overrides = [f"training.epochs={SPEED_EPOCHS}", "checkpointing.checkpoint_every_n_epochs=null"]
+    rates: dict[str, list[float]] = {"with": [], "without": []}
+    # The first round pays for what happens once in a process, and is not counted.
+    for number in range(rounds + 1):
+        for kind, more in (("with", ()), ("without", UNSAFE)):
+            rates[kind].append(_rate(_train("cnn", f"{kind}{number}", [*overrides, *more])))
+    ratios = sorted(a / b for a, b in zip(rates["with"][1:], rates["without"][1:], strict=True))
+    with_all, without_any = (statistics.median(rates[kind][1:]) for kind in ("with", "without"))
+    return (
+        f"{CASES['cnn'].name}, {SPEED_EPOCHS} epochs: {with_all:,.0f} samples/s with a last and a best checkpoint "
+        f"after every epoch, {without_any:,.0f} without; ratio of each round: median {statistics.median(ratios):.2f} "
+        f"(from {ratios[0]:.2f} to {ratios[-1]:.2f}, {rounds} rounds)"
+    )
+
+
+def _train(case: str, name: str, overrides: list[str]) -> Path:
+    """Train a case in this process into the folder ``name``."""
+    config = Path("config.yaml")
+    config.write_text(yaml.safe_dump(CASES[case].config), encoding="utf-8")
+    loaded = load_config(config, mode=CASES[case].mode, overrides=overrides)
+    with StopSignals() as stop:
+        train(RunRequest(loaded, CASES[case].mode, Path(name), ["benchmark"], publish=False), Console(quiet=True), stop)
+    return Path(name)
+
+
+def _rate(run: Path) -> float:
+    metrics = read_metrics(run)
+    return metrics["run"]["dataset"]["num_train"] * len(metrics["epochs"]) / metrics["run"]["duration_s"]
