@@ -125,7 +125,9 @@ class RunLock:
     def release(self) -> None:
         """Give the folder free. The empty file stays, and marks the folder as a run's."""
         if self._handle is not None:
-            self._write({})
+            # Closing is what frees it; a name that a failing disk keeps must not hide why the run ended.
+            with contextlib.suppress(OSError):
+                self._write({})
             os.close(self._handle)
             self._handle = None
 
