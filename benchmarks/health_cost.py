@@ -1,0 +1,222 @@
+#!/usr/bin/env python3
+"""What the health signals cost: the same training with all of them and with none.
+
+Both train simple_cnn on the digits with the same numbers, evaluate after every epoch and serialise a checkpoint; the
+one with signals also measures the data, probes the first step and the last of every epoch, watches activations,
+follows every sample and writes its history. They take turns epoch by epoch, each going first as often as the other,
+so that what else the machine does hits both alike. A round is one whole training of each.
+
+    python benchmarks/health_cost.py
+    python benchmarks/health_cost.py --rounds 15 --epochs 20 --threads 2
+"""
+
+from __future__ import annotations
+
+import argparse
+import math
+import statistics
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from common.checkpoints import state_sha256, to_bytes
+from common.data import Dataset, epoch_order, load_dataset, make_batches, split_into_batches
+from common.health import (
+    SampleHistory,
+    WeightProbe,
+    batch_label_entropy_ratio,
+    data_signals,
+    initial_loss_ratio,
+    series_signals,
+    watch_activations,
+)
+from common.losses import build_loss
+from common.models import build_model
+
+LIMIT_PCT = 2.0
+
+
+class Training:
+    """Trains as the engine does, without its files and reports."""
+
+    def __init__(self, dataset: Dataset, batch_size: int) -> None:
+        torch.manual_seed(0)
+        self.dataset = dataset
+        self.batch_size = batch_size
+        self.model = build_model("simple_cnn", input_shape=dataset.input_shape, num_classes=dataset.num_classes)
+        self.optimizer = torch.optim.Adam(self.model.parameters(), lr=1e-3)
+        self.loss = build_loss()
+        self.parameters = list(self.model.parameters())
+        normalizer = dataset.normalizer()
+        self.sources = {
+            name: make_batches(split, "cpu", normalizer=normalizer) for name, split in dataset.splits.items()
+        }
+        self.cpu_s = self.wall_s = 0.0
+
+    def timed(self, work: Callable[[], None]) -> None:
+        """Do a part of the training and add the time it takes."""
+        cpu_s, wall_s = time.process_time(), time.perf_counter()
+        work()
+        self.cpu_s += time.process_time() - cpu_s
+        self.wall_s += time.perf_counter() - wall_s
+
+    def start(self) -> None:
+        """What is done once before the first epoch."""
+
+    def finish(self, folder: Path) -> None:
+        """What is done once after the last epoch."""
+
+    def epoch(self, number: int) -> None:
+        order = epoch_order(self.dataset.splits["train"].num_samples, 0, number)
+        index_batches = split_into_batches(order, self.batch_size)
+        self.model.train()
+        for index, batch in enumerate(self.sources["train"].batches(index_batches)):
+            self.step(batch, is_first=number == 1 and index == 0, is_last=index == len(index_batches) - 1)
+        self.model.eval()
+        with torch.inference_mode():
+            self.evaluate()
+        to_bytes(self.state())
+
+    def step(self, batch, *, is_first: bool, is_last: bool) -> None:
+        self.optimizer.zero_grad(set_to_none=True)
+        losses_B = self.loss.per_sample(self.model(batch.inputs), batch.labels)
+        (losses_B.sum() / len(losses_B)).backward()
+        self.check_finite(losses_B)
+        self.optimizer.step()
+
+    def check_finite(self, losses_B: Tensor) -> tuple[float, float]:
+        norm = nn.utils.get_total_norm([parameter.grad for parameter in self.parameters])
+        loss, grad_norm = torch.stack([losses_B.detach().double().mean(), norm.double()]).tolist()
+        assert math.isfinite(loss) and math.isfinite(grad_norm)
+        return loss, grad_norm
+
+    def evaluate(self) -> list[Tensor]:
+        """Logits of 512 training samples and of the validation split."""
+        logits = []
+        for name in ("train", "val"):
+            indices = torch.arange(min(512, self.dataset.splits[name].num_samples))
+            logits += [self.model(batch.inputs) for batch in self.sources[name].batches([indices])]
+        return logits
+
+    def state(self) -> dict:
+        return {"model": self.model.state_dict(), "optimizer": self.optimizer.state_dict()}
+
+
+class WatchedTraining(Training):
+    """The same with every signal."""
+
+    def start(self) -> None:
+        self.data = data_signals(self.dataset).as_dict()
+        self.probe = WeightProbe(self.model)
+        self.history = SampleHistory(self.dataset.splits["train"].num_samples)
+        self.records: list[dict] = []
+
+    def epoch(self, number: int) -> None:
+        self.losses: list[float] = []
+        self.grad_norms: list[float] = []
+        super().epoch(number)
+
+    def step(self, batch, *, is_first: bool, is_last: bool) -> None:
+        probe = self.probe if is_first or is_last else None
+        self.optimizer.zero_grad(set_to_none=True)
+        if probe:
+            probe.before_backward()
+        logits_BC = self.model(batch.inputs)
+        losses_B = self.loss.per_sample(logits_BC, batch.labels)
+        (losses_B.sum() / len(losses_B)).backward()
+        loss, grad_norm = self.check_finite(losses_B)
+        self.losses.append(loss)
+        self.grad_norms.append(grad_norm)
+        self.history.add(batch.indices, losses_B, logits_BC, batch.labels)
+        if probe:
+            probe.before_update()
+        self.optimizer.step()
+        if probe:
+            self.weights = probe.after_update().as_dict()
+        if is_first:
+            self.initial = {"loss_ratio": initial_loss_ratio(loss, self.dataset.num_classes), **self.weights}
+
+    def evaluate(self) -> list[Tensor]:
+        with watch_activations(self.model) as watch:
+            logits = super().evaluate()
+        self.activations = watch.summary().as_dict()
+        return logits
+
+    def state(self) -> dict:
+        train = self.dataset.splits["train"]
+        self.history.close_epoch()
+        order = epoch_order(train.num_samples, 0, len(self.records) + 1)
+        batches = split_into_batches(order, self.batch_size)
+        self.records.append(
+            {
+                "weights": self.weights,
+                "activations": self.activations,
+                "samples": self.history.signals().as_dict(),
+                "grad_norm": series_signals(self.grad_norms),
+                "loss": series_signals(self.losses),
+                "batch_label_entropy_ratio": batch_label_entropy_ratio(batches, train.labels, self.dataset.num_classes),
+            }
+        )
+        return super().state() | {"history": self.history.state_dict()}
+
+    def finish(self, folder: Path) -> None:
+        self.history.write(folder / "samples.npz")
+
+
+def measure_round(dataset: Dataset, epochs: int, batch_size: int, folder: Path) -> tuple[Training, Training]:
+    """One training of each kind, in turns."""
+    pair = (Training(dataset, batch_size), WatchedTraining(dataset, batch_size))
+    for training in pair:
+        training.timed(training.start)
+    for number in range(1, epochs + 1):
+        for training in pair if number % 2 else pair[::-1]:
+            training.timed(lambda training=training, number=number: training.epoch(number))
+    for training in pair:
+        training.timed(lambda training=training: training.finish(folder))
+    hashes = {state_sha256(training.model.state_dict()) for training in pair}
+    assert len(hashes) == 1, "watching changed the training"
+    return pair
+
+
+def report(name: str, costs_pct: list[float]) -> float:
+    """Print the median cost and its spread; returns the median."""
+    low, middle, high = statistics.quantiles(costs_pct, n=4)
+    print(f"{name}: median {middle:+.2f}%, quartiles {low:+.2f}% to {high:+.2f}%, "
+          f"from {min(costs_pct):+.2f}% to {max(costs_pct):+.2f}%")  # fmt: skip
+    return middle
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--rounds", type=int, default=9, help="trainings of each kind (2 or more)")
+    parser.add_argument("--epochs", type=int, default=20, help="epochs of a training")
+    parser.add_argument("--batch-size", type=int, default=32)
+    parser.add_argument("--threads", type=int, default=1)
+    args = parser.parse_args()
+    torch.set_num_threads(args.threads)
+    dataset = load_dataset("digits", write_files=False)
+    print(f"torch {torch.__version__}, {args.threads} threads, digits, simple_cnn, batch {args.batch_size}, "
+          f"{args.epochs} epochs, {args.rounds} rounds")  # fmt: skip
+    cpu_pct, wall_pct = [], []
+    with tempfile.TemporaryDirectory() as folder:
+        # The first round pays for what happens once in a process, and is not counted.
+        measure_round(dataset, 2, args.batch_size, Path(folder))
+        for _ in range(args.rounds):
+            plain, watched = measure_round(dataset, args.epochs, args.batch_size, Path(folder))
+            cpu_pct.append(100 * (watched.cpu_s / plain.cpu_s - 1))
+            wall_pct.append(100 * (watched.wall_s / plain.wall_s - 1))
+    print(f"a plain training takes {plain.cpu_s:.2f} s of processor time")
+    middle = report("cost in processor time", cpu_pct)
+    report("cost in wall-clock time", wall_pct)
+    print(f"the limit is {LIMIT_PCT}%: {'kept' if middle <= LIMIT_PCT else 'exceeded'}")
+
+
+if __name__ == "__main__":
+    main()

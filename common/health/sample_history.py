@@ -1,0 +1,194 @@
+"""How each training sample fares over the epochs: the samples that a model learns last are those with wrong labels."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from common import atomic
+from common.health.numbers import finite
+
+# Logits wait for the end of the epoch, where they are worked on at once; more than this would take too much memory.
+_MAX_WAITING_VALUES = 1 << 22
+_MAX_WAITING_BATCHES = 1024
+QUANTILES = (0.01, 0.05, 0.10, 0.25, 0.50, 0.75, 0.90)
+
+# Rows of the totals, each with one number per sample.
+_EPOCHS, _LOSS_MEAN, _MARGIN_MEAN, _LOSS_LAST, _MARGIN_LAST, _FORGOTTEN = range(6)
+# Rows of what the current epoch has brought so far.
+_SEEN, _LOSS, _MARGIN = range(3)
+
+
+@dataclass(frozen=True)
+class SampleSignals:
+    """Of the training samples seen so far. The margin is the logit of the label minus the largest other.
+
+    Attributes:
+        num_samples_seen: samples trained on at least once.
+        margin_mean_quantiles: of the samples' mean margins over the epochs (area under the margin, AUM: Pleiss et al.
+            2020, arXiv:2001.10528), at 1, 5, 10, 25, 50, 75 and 90%.
+        negative_margin_share: samples whose mean margin is below 0, fraction in [0, 1]: on average another class was
+            preferred. Label errors are among them.
+        wrong_last_share: samples whose margin was below 0 when last trained on.
+        loss_last_mean, loss_last_median: of the losses when last trained on, as the training counts them.
+        forgotten_share: samples once right and later wrong (Toneva et al. 2019, arXiv:1812.05159).
+    """
+
+    num_samples_seen: int
+    margin_mean_quantiles: list[float | None]
+    negative_margin_share: float
+    wrong_last_share: float
+    loss_last_mean: float | None
+    loss_last_median: float | None
+    forgotten_share: float
+
+    def as_dict(self) -> dict:
+        """Plain values for JSON, None for what is not known."""
+        return asdict(self)
+
+
+class SampleHistory:
+    """Losses and margins of every training sample. A step costs a few references; an epoch's end does the work.
+
+    With augmentation they are those of the augmented sample. With mixup the label is the first of the two.
+
+    Args:
+        num_samples: N, samples of the training split.
+        device: where losses and logits come from.
+    """
+
+    def __init__(self, num_samples: int, device: torch.device | str = "cpu") -> None:
+        self._device = torch.device(device)
+        self._totals_RN = torch.zeros(6, num_samples, device=self._device)
+        self._epoch_RN = torch.zeros(3, num_samples, device=self._device)
+        self._waiting: list[tuple[Tensor, Tensor, Tensor, Tensor]] = []
+        self._num_waiting_values = 0
+
+    def add(self, indices_B: Tensor, losses_B: Tensor, logits_BC: Tensor, labels_B: Tensor) -> None:
+        """Take in a batch that was trained on; the tensors must not be written to afterwards.
+
+        Args:
+            indices_B: sample numbers, int64, on the CPU.
+            losses_B: (B,) and ``logits_BC`` (B, C) of any floating type, and ``labels_B`` int64 (B,), on the device.
+        """
+        self._waiting.append((indices_B, losses_B.detach(), logits_BC.detach(), labels_B))
+        self._num_waiting_values += logits_BC.numel()
+        if self._num_waiting_values >= _MAX_WAITING_VALUES or len(self._waiting) >= _MAX_WAITING_BATCHES:
+            self._reduce()
+
+    def forget_epoch(self) -> None:
+        """Drop what the current epoch has brought, to begin it anew."""
+        self._waiting, self._num_waiting_values = [], 0
+        self._epoch_RN.zero_()
+
+    def close_epoch(self, sum_over_processes: Callable[[Tensor], Tensor] | None = None) -> None:
+        """Add the epoch to the totals.
+
+        Args:
+            sum_over_processes: the elementwise sum of a tensor over all processes, where several train: each sample
+                was trained on by one of them.
+        """
+        epoch_RN = self._gathered(sum_over_processes)
+        seen_N = epoch_RN[_SEEN] > 0
+        totals_RN = self._totals_RN
+        epochs_N = totals_RN[_EPOCHS] + 1
+        was_right_N = (totals_RN[_EPOCHS] > 0) & (totals_RN[_MARGIN_LAST] > 0)
+        loss_N, margin_N = epoch_RN[_LOSS], epoch_RN[_MARGIN]
+        updated_RN = torch.stack(
+            [
+                epochs_N,
+                totals_RN[_LOSS_MEAN] + (loss_N - totals_RN[_LOSS_MEAN]) / epochs_N,
+                totals_RN[_MARGIN_MEAN] + (margin_N - totals_RN[_MARGIN_MEAN]) / epochs_N,
+                loss_N,
+                margin_N,
+                totals_RN[_FORGOTTEN] + (was_right_N & (margin_N <= 0)),
+            ]
+        )
+        self._totals_RN = torch.where(seen_N, updated_RN, totals_RN)
+        self._epoch_RN = torch.zeros_like(self._epoch_RN)
+
+    def signals(self) -> SampleSignals | None:
+        """Of all closed epochs; None before the first. Waits for the device."""
+        rows = self._totals_RN.cpu().numpy()
+        if not rows[_EPOCHS].all():
+            rows = rows[:, rows[_EPOCHS] > 0]
+        num_seen = rows.shape[1]
+        if num_seen == 0:
+            return None
+        sorted_margins, sorted_losses = np.sort(rows[_MARGIN_MEAN]), np.sort(rows[_LOSS_LAST])
+        return SampleSignals(
+            num_samples_seen=num_seen,
+            margin_mean_quantiles=[finite(sorted_margins[round(q * (num_seen - 1))]) for q in QUANTILES],
+            negative_margin_share=float((rows[_MARGIN_MEAN] < 0).mean()),
+            wrong_last_share=float((rows[_MARGIN_LAST] < 0).mean()),
+            loss_last_mean=finite(rows[_LOSS_LAST].mean(dtype=np.float64)),
+            loss_last_median=finite(sorted_losses[num_seen // 2]),
+            forgotten_share=float((rows[_FORGOTTEN] > 0).mean()),
+        )
+
+    def write(self, path: str | Path) -> None:
+        """Write an ``.npz`` in one step, the same bytes for the same history; NaN for samples never trained on.
+
+        Arrays (N,): ``epochs`` and ``forgotten`` (int32, numbers of epochs and of forgetting events), and
+        ``loss_mean``, ``margin_mean``, ``loss_last``, ``margin_last`` (float32).
+        """
+        rows = self._totals_RN.cpu().numpy()
+        values = np.where(rows[_EPOCHS] > 0, rows, np.float32(np.nan))
+        buffer = io.BytesIO()
+        np.savez(
+            buffer,
+            epochs=rows[_EPOCHS].astype(np.int32),
+            forgotten=rows[_FORGOTTEN].astype(np.int32),
+            loss_mean=values[_LOSS_MEAN],
+            margin_mean=values[_MARGIN_MEAN],
+            loss_last=values[_LOSS_LAST],
+            margin_last=values[_MARGIN_LAST],
+        )
+        atomic.write_bytes(path, buffer.getvalue())
+
+    def state_dict(self, sum_over_processes: Callable[[Tensor], Tensor] | None = None) -> dict[str, Any]:
+        """Everything to go on from, also in the middle of an epoch: ``totals_RN``, and ``epoch_RN`` or None."""
+        epoch_RN = self._gathered(sum_over_processes)
+        return {"totals_RN": self._totals_RN, "epoch_RN": epoch_RN if bool(epoch_RN[_SEEN].any()) else None}
+
+    def load_state_dict(self, state: Mapping[str, Any], *, is_main: bool = True) -> None:
+        """Go on from a saved state. Of several processes one, ``is_main``, takes over what the epoch has brought.
+
+        Raises:
+            ValueError: it is of another number of samples.
+        """
+        totals_RN = state["totals_RN"]
+        if totals_RN.shape != self._totals_RN.shape:
+            raise ValueError(f"a history of {totals_RN.shape[1]} samples, not of {self._totals_RN.shape[1]}")
+        self.forget_epoch()
+        self._totals_RN = totals_RN.to(self._device, copy=True)
+        if is_main and state["epoch_RN"] is not None:
+            self._epoch_RN = state["epoch_RN"].to(self._device, copy=True)
+
+    def _gathered(self, sum_over_processes: Callable[[Tensor], Tensor] | None) -> Tensor:
+        self._reduce()
+        return self._epoch_RN if sum_over_processes is None else sum_over_processes(self._epoch_RN.clone())
+
+    @torch.no_grad()
+    def _reduce(self) -> None:
+        if not self._waiting:
+            return
+        indices_B, losses_B, logits_BC, labels_B = (torch.cat(column) for column in zip(*self._waiting, strict=True))
+        self._waiting, self._num_waiting_values = [], 0
+        losses_B = losses_B.float()
+        brought_RB = torch.stack([torch.ones_like(losses_B), losses_B, margins(logits_BC.float(), labels_B)])
+        self._epoch_RN.index_copy_(1, indices_B.to(self._device), brought_RB)
+
+
+def margins(logits_BC: Tensor, labels_B: Tensor) -> Tensor:
+    """The logit of the label minus the largest other, (B,)."""
+    label_B1 = labels_B[:, None]
+    others_BC = logits_BC.scatter(1, label_B1, -torch.inf)
+    return logits_BC.gather(1, label_B1)[:, 0] - others_BC.amax(dim=1)
