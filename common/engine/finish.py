@@ -47,10 +47,10 @@ def _write_results(session: Session, recorder: RunRecorder, test: dict | None) -
     plot_learning_curves(progress.history, best_epoch, session.folder.learning_curves, title)
     session.console.info(f"Training complete: {_summary(document)}")
     _write_report(session, document)
-    document = recorder.write_metrics(progress, progress.finished, test)
     session.console.info(f"Report: {session.folder.results(mode)}")
     session.console.info(f"Next: {next_command(session)}")
-    return document
+    # Last, since from here on the same command begins another run.
+    return recorder.write_metrics(progress, progress.finished, test)
 
 
 def next_command(session: Session) -> str:
