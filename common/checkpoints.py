@@ -69,8 +69,12 @@ class CheckpointStore:
             self._sha256_on_disk[name] = sha256
 
     def prune(self, keep: Collection[str]) -> list[str]:
-        """Delete the listed checkpoints that are not in ``keep``; returns their names."""
-        dropped = sorted(set(self._entries) - set(keep))
+        """Delete the listed checkpoints that are not in ``keep``, and forget those that could not be written.
+
+        Returns:
+            The names that are no longer listed.
+        """
+        dropped = sorted(name for name in self._entries if name not in keep or not (self.folder / name).is_file())
         for name in dropped:
             (self.folder / name).unlink(missing_ok=True)
             self._sha256_on_disk.pop(name, None)
