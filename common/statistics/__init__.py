@@ -16,6 +16,7 @@ from common.statistics.means import (
 )
 from common.statistics.power import detectable_effect, power, runs_needed
 from common.statistics.predictions import (
+    SEED_SPREAD_RATIO,
     BootstrapDifference,
     McNemar,
     bootstrap_classification,
@@ -25,6 +26,7 @@ from common.statistics.predictions import (
 )
 
 __all__ = [
+    "SEED_SPREAD_RATIO",
     "Assessment",
     "BootstrapDifference",
     "McNemar",

@@ -1,0 +1,1 @@
+"""Two sides of runs compared: reading them, whether they can be compared, the evidence, and how it is told."""
