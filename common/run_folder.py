@@ -62,6 +62,10 @@ class RunFolder:
         return self.path / "confusion_matrix.png"
 
     @property
+    def sample_history(self) -> Path:
+        return self.path / "sample_history.npz"
+
+    @property
     def trace(self) -> Path:
         return self.path / "step_trace.bin"
 

@@ -71,7 +71,9 @@ class Model(Section):
         None, description="Number of classes; null takes it from the data."
     )
     hidden_dims: Widths | None = Field(
-        None, description="Widths of the hidden layers of `simple_mlp`; null takes the architecture's own."
+        None,
+        description="Widths of the hidden layers, of the blocks of `simple_cnn`, or of the MLPs of `small_transformer`; "
+        "null takes the architecture's own.",
     )
     activation: Activation = Field("relu", description="Non-linearity, where the architecture leaves a choice.")
     pretrained: Line | None = Field(None, description="File of weights to start from; null starts at random.")

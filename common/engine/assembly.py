@@ -17,6 +17,7 @@ from common.engine.progress import CheckpointPlan, Criterion, EarlyStopping, Pro
 from common.engine.state import TrainingState
 from common.engine.training_step import TrainingStep
 from common.exits import InputFileError
+from common.health import SampleHistory
 from common.losses import build_loss
 from common.models import build_model, count_parameters
 from common.optimizers import build_optimizer
@@ -167,12 +168,14 @@ def _state(config: Config, dataset: Dataset, model: nn.Module, *, steps_per_epoc
         mode=config.early_stopping.direction,
     )
     ema = None if config.training.ema is None else ExponentialMovingAverage(model, config.training.ema)
+    device = next(model.parameters()).device
     return TrainingState(
         model=model,
         optimizer=optimizer,
         scheduler=scheduler,
         ema=ema,
         scaler=scaler,
+        sample_history=SampleHistory(dataset.splits["train"].num_samples, device),
         progress=Progress(),
         config=config_to_mapping(config),
         model_spec=_model_spec(config, dataset, model),
@@ -200,6 +203,7 @@ def _step(config: Config, dataset: Dataset, state: TrainingState, autocast: Call
         autocast=autocast,
         world=world,
         averaged_model=state.model,
+        sample_history=state.sample_history,
     )
 
 

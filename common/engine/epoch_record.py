@@ -3,36 +3,61 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import nullcontext
+from dataclasses import dataclass
 from statistics import median
+
+from torch import Tensor
 
 from common import checkpoints
 from common.engine.evaluation import Evaluation, evaluate
 from common.engine.parts import Parts
+from common.health import (
+    ActivationSignals,
+    batch_label_entropy_ratio,
+    recall_signals,
+    series_signals,
+    watch_activations,
+)
 
 
-def measure(
-    parts: Parts, epoch: int, check_stop: Callable[[], None] | None
-) -> tuple[Evaluation | None, Evaluation | None]:
-    """How well the model does on its training sample and on the validation set; None in epochs without validation."""
+@dataclass(frozen=True)
+class Measurement:
+    """What the model does at the end of an epoch, on its training sample and on the validation set."""
+
+    train: Evaluation
+    val: Evaluation
+    activations: ActivationSignals | None
+
+
+def measure(parts: Parts, epoch: int, check_stop: Callable[[], None] | None) -> Measurement | None:
+    """Evaluate, with the averaged weights where there are some; None in epochs without validation."""
     settings, state = parts.settings, parts.state
     if epoch % settings.validate_every_n_epochs and epoch != settings.epochs:
-        return None, None
-    sets = (parts.train_sample, parts.validation)
-    if state.ema is None:
-        train, val = (evaluate(parts, samples, check_stop) for samples in sets)
-        return train, val
-    with state.ema.apply_to(state.model):
-        train, val = (evaluate(parts, samples, check_stop) for samples in sets)
-    return train, val
+        return None
+    with nullcontext() if state.ema is None else state.ema.apply_to(state.model):
+        train = evaluate(parts, parts.train_sample, check_stop)
+        with watch_activations(state.model) as watch:
+            val = evaluate(parts, parts.validation, check_stop)
+    return Measurement(train, val, watch.summary())
 
 
 def epoch_record(
-    parts: Parts, train: Evaluation | None, val: Evaluation | None, usage: Mapping, *, evaluation_s: float
+    parts: Parts,
+    measured: Measurement | None,
+    index_batches: Sequence[Tensor],
+    usage: Mapping,
+    *,
+    evaluation_s: float,
 ) -> dict:
-    """The epoch that ``parts.state.progress`` stands at the end of, as metrics.json has it."""
+    """The epoch that ``parts.state.progress`` stands at the end of, as metrics.json has it.
+
+    Args:
+        index_batches: the samples of each step.
+    """
     progress, norms = parts.state.progress, parts.state.progress.grad_norms
-    clip = parts.clip_max_norm
+    train, val = (measured.train, measured.val) if measured else (None, None)
     return {
         "num": progress.epoch,
         "step": progress.step,
@@ -50,8 +75,28 @@ def epoch_record(
         "samples_per_s": progress.samples / progress.time_s if progress.time_s else None,
         **usage,
         "grad_norm": {"median": median(norms), "max": max(norms)} if norms else {"median": None, "max": None},
-        "health": {
-            "clipped_share": None if clip is None or not norms else sum(norm > clip for norm in norms) / len(norms)
-        },
+        "health": _health(parts, measured, index_batches),
         "weights_sha256": checkpoints.state_sha256(parts.state.model.state_dict()),
     }
+
+
+def _health(parts: Parts, measured: Measurement | None, index_batches: Sequence[Tensor]) -> dict:
+    progress, clip = parts.state.progress, parts.clip_max_norm
+    norms, samples = progress.grad_norms, parts.state.sample_history.signals()
+    activations = measured.activations if measured else None
+    labels = parts.dataset.splits["train"].labels
+    return {
+        "clipped_share": None if clip is None or not norms else sum(norm > clip for norm in norms) / len(norms),
+        "grad_norm_series": series_signals(norms),
+        "loss_series": series_signals(progress.step_losses),
+        "weights": progress.weight_signals,
+        "activations": activations.as_dict() if activations else None,
+        "samples": samples.as_dict() if samples else None,
+        "recall": _recall(measured.val) if measured else None,
+        "batch_label_entropy_ratio": batch_label_entropy_ratio(index_batches, labels, parts.settings.num_classes),
+    }
+
+
+def _recall(evaluation: Evaluation) -> dict:
+    rows = evaluation.metrics.per_class
+    return recall_signals([row.recall for row in rows], [row.support for row in rows])

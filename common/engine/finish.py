@@ -34,6 +34,7 @@ def finish_run(session: Session, recorder: RunRecorder | None) -> dict:
     if recorder is None:
         return {}
     _write_predictions(session.folder.predictions("val"), validation)
+    session.parts.state.sample_history.write(session.folder.sample_history)
     test_part = None if test is None else _write_test(session, test)
     return _write_results(session, recorder, test_part)
 

@@ -41,6 +41,8 @@ class Progress:
     loss_sum: float = 0.0
     samples: int = 0
     grad_norms: list[float] = field(default_factory=list)
+    step_losses: list[float] = field(default_factory=list)
+    weight_signals: dict | None = None
     time_s: float = 0.0
     data_time_s: float = 0.0
     history: list[dict] = field(default_factory=list)
@@ -59,7 +61,7 @@ class Progress:
         """Move to the start of the next epoch, with empty sums."""
         self.epoch += 1
         self.batch = 0
-        self.loss_sum, self.samples, self.grad_norms = 0.0, 0, []
+        self.loss_sum, self.samples, self.grad_norms, self.step_losses = 0.0, 0, [], []
         self.time_s, self.data_time_s = 0.0, 0.0
 
     @property
@@ -82,7 +84,7 @@ class Progress:
         return cls(**(decoded | {"reactions": Reactions(**decoded["reactions"])}))
 
 
-_AS_JSON = ("history", "events", "grad_norms", "best", "reactions", "signals")
+_AS_JSON = ("history", "events", "grad_norms", "step_losses", "weight_signals", "best", "reactions", "signals")
 
 
 @dataclass(frozen=True)

@@ -145,6 +145,7 @@ def metrics_document(run: Mapping, progress: Progress, status: str, test: Mappin
         "epochs": progress.history,
         "best": progress.best,
         "events": progress.events,
+        "signals": progress.signals,
         "test": test,
     }
 

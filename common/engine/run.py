@@ -31,6 +31,7 @@ from common.engine.watch import ResourcePolicy, StallPolicy, TrainingWatch
 from common.environment import collect_environment, exactness_fingerprint, fingerprint_differences
 from common.exits import EnvironmentLackError, RunFailedError, StoppedError, ToolError
 from common.gpu_monitor import GpuMonitor
+from common.health import measure_data
 from common.parallel import World, joined_world
 from common.run_folder import RunFolder, RunLock, publish_links
 from common.seeding import derive_seed, seed_everything
@@ -113,6 +114,8 @@ def _train_in(
         if world.is_main:
             _describe_run(session)
         restore_newest(session)
+        if "data" not in parts.state.progress.signals:
+            parts.state.progress.signals["data"] = measure_data(parts.dataset).as_dict()
         if world.is_main:
             _require_space(session)
             if request.publish:

@@ -12,6 +12,7 @@ from common import checkpoints
 from common.ema import ExponentialMovingAverage
 from common.engine.progress import Progress
 from common.engine.training_step import NonFiniteError
+from common.health import SampleHistory
 from common.parallel import World
 from common.schedulers import Scheduler
 from common.seeding import capture_rng_state, restore_rng_state
@@ -28,6 +29,7 @@ class TrainingState:
     scheduler: Scheduler
     ema: ExponentialMovingAverage | None
     scaler: torch.amp.GradScaler | None
+    sample_history: SampleHistory
     progress: Progress
     config: dict
     model_spec: dict
@@ -66,6 +68,7 @@ class TrainingState:
             "rng_state": world.gather(capture_rng_state()),
             "progress": self.progress.as_dict(),
             "model_spec": self.model_spec,
+            "sample_history": self.sample_history.state_dict(None if world.is_alone else world.sum),
         }
         if self.ema is not None:
             state["ema_state_dict"] = self.ema.state_dict()
@@ -82,6 +85,7 @@ class TrainingState:
             self.ema.load_state_dict(checkpoint["ema_state_dict"])
         if self.scaler is not None:
             self.scaler.load_state_dict(checkpoint["scaler_state_dict"])
+        self.sample_history.load_state_dict(checkpoint["sample_history"], is_main=world.is_main)
         self.progress = Progress.from_dict(checkpoint["progress"])
         # With another number of processes than before the run goes on, but not to the same bits; it says so.
         states = checkpoint["rng_state"]

@@ -17,6 +17,7 @@ from common.engine.progress import Progress, update_best
 from common.engine.saver import Saver
 from common.engine.training_step import MicroBatch, StepResult
 from common.exits import StoppedError
+from common.health import WeightProbe, initial_loss_ratio
 from common.signals import StopSignals
 
 
@@ -67,6 +68,7 @@ class Trainer:
         self._watch = watch
         self._stop = stop
         self._stop_after_epochs = stop_after_epochs
+        self._probe = WeightProbe(parts.state.model)
 
     @property
     def _progress(self) -> Progress:
@@ -114,6 +116,7 @@ class Trainer:
         """Train on one step's samples; returns what the processes told each other about saving and stopping."""
         progress, alone = self._progress, self._parts.world.is_alone
         num_samples = sum(len(indices) for indices in step)
+        is_watched = progress.step == 0 or progress.batch == self._parts.steps_per_epoch - 1
         if num_samples == 0:  # all of them were set aside
             progress.batch += 1
             progress.step += 1
@@ -126,6 +129,7 @@ class Trainer:
             step=progress.step,
             clip_max_norm=self._parts.clip_max_norm,
             flags=() if alone else (float(self._stop.requested), float(self._saver.is_due_by_time())),
+            probe=self._probe if is_watched else None,
         )
         self._count_step(result)
         return result.flags
@@ -157,9 +161,23 @@ class Trainer:
         progress.loss_sum += result.loss_sum
         progress.samples += result.num_samples
         progress.grad_norms.append(result.grad_norm)
+        progress.step_losses.append(result.loss_sum / result.num_samples)
+        self._note_weights(result)
         progress.batch += 1
         progress.step += 1
-        self._recorder.step_done(progress, result.loss_sum / result.num_samples)
+        self._recorder.step_done(progress, progress.step_losses[-1])
+
+    def _note_weights(self, result: StepResult) -> None:
+        """Keep what a watched step showed: the very first one's for good, the last one's for the epoch."""
+        progress = self._progress
+        if result.weights is not None:
+            progress.weight_signals = result.weights.as_dict()
+        if progress.step == 0:
+            loss = result.loss_sum / result.num_samples
+            progress.signals |= {
+                "initial_loss_ratio": initial_loss_ratio(loss, self._settings.num_classes),
+                "initial_weights": progress.weight_signals,
+            }
 
     def _after_step(self, flags: list[float]) -> None:
         """Save and stop where it is time; several processes do so if one of them has a reason to."""
@@ -174,11 +192,16 @@ class Trainer:
         progress = self._progress
         started = time.perf_counter()
         # Of several processes none may leave an evaluation that the others are in: they stop after the next step.
-        train, val = measure(
-            self._parts, progress.epoch, self._stop.raise_if_requested if self._parts.world.is_alone else None
+        alone = self._parts.world.is_alone
+        measured = measure(self._parts, progress.epoch, self._stop.raise_if_requested if alone else None)
+        self._parts.state.sample_history.close_epoch(None if alone else self._parts.world.sum)
+        record = epoch_record(
+            self._parts,
+            measured,
+            [torch.cat(step) for step in self._steps_of_epoch(progress.epoch) if step],
+            self._recorder.machine_usage(),
+            evaluation_s=time.perf_counter() - started,
         )
-        evaluation_s = time.perf_counter() - started
-        record = epoch_record(self._parts, train, val, self._recorder.machine_usage(), evaluation_s=evaluation_s)
         progress.history.append(record)
         stop_early = False
         if record["val_loss"] is not None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor, nn
@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from common.augmentation import Augmentation
 from common.data import Batch
 from common.ema import ExponentialMovingAverage
+from common.health import SampleHistory, WeightProbe, WeightSignals
 from common.losses import ClassificationLoss
 from common.parallel import World
 from common.schedulers import Scheduler
@@ -43,13 +44,14 @@ class MicroBatch:
 class StepResult:
     """``loss_sum`` is summed over the step's samples; ``grad_norm`` the L2 norm of all gradients before clipping.
 
-    ``flags`` are the sums over all processes of what each gave to ``run``.
+    ``flags`` are the sums over all processes of what each gave to ``run``; ``weights`` is what the probe saw.
     """
 
     loss_sum: float
     num_samples: int
     grad_norm: float
     flags: list[float]
+    weights: WeightSignals | None = None
 
 
 class TrainingStep:
@@ -57,6 +59,7 @@ class TrainingStep:
 
     Args:
         model: as it is to be called, wrapped for several processes where there are several.
+        sample_history: told the losses and logits of every sample.
     """
 
     def __init__(
@@ -72,6 +75,7 @@ class TrainingStep:
         autocast: Callable,
         world: World,
         averaged_model: nn.Module,
+        sample_history: SampleHistory,
     ) -> None:
         self._model = model
         self._optimizer = optimizer
@@ -83,6 +87,7 @@ class TrainingStep:
         self._autocast = autocast
         self._world = world
         self._averaged_model = averaged_model
+        self._sample_history = sample_history
         self._parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
 
     def run(
@@ -95,6 +100,7 @@ class TrainingStep:
         step: int,
         clip_max_norm: float | None = None,
         flags: tuple[float, ...] = (),
+        probe: WeightProbe | None = None,
     ) -> StepResult:
         """Train on the ``num_samples`` samples of all processes, which come in ``num_micro_batches`` parts.
 
@@ -103,19 +109,26 @@ class TrainingStep:
         Args:
             clip_max_norm: gradients with a larger norm are scaled down to it.
             flags: numbers to be added up over all processes along with the loss.
+            probe: watches this step; None for most, since it costs a little.
         Raises:
             NonFiniteError: before any weight is touched.
             MicroBatchTooLargeError: out of memory, before any weight is touched.
         """
         self._scheduler.before_step(step)
         self._optimizer.zero_grad(set_to_none=True)
+        if probe is not None:
+            probe.before_backward()
         losses, indices = [], []
         for number, micro in enumerate(micro_batches, 1):
             losses.append(self._backward(micro, num_samples, epoch, is_last=number == num_micro_batches))
             indices.append(micro.batch.indices)
         result = self._result(losses, num_samples, indices, flags)
+        if probe is None:
+            self._update(result.grad_norm, clip_max_norm)
+            return result
+        probe.before_update()
         self._update(result.grad_norm, clip_max_norm)
-        return result
+        return replace(result, weights=probe.after_update())
 
     def release_memory(self) -> None:
         """Let go of the gradients of a step that was not finished."""
@@ -125,9 +138,7 @@ class TrainingStep:
         """Add the gradient of one micro-batch; returns its summed loss."""
         try:
             with self._world.without_gradient_exchange(self._model, active=not is_last):
-                loss_sum = self._forward(micro.batch, epoch)
-                if not micro.counts:
-                    loss_sum = loss_sum * 0.0
+                loss_sum = self._forward(micro, epoch)
                 # The processes' gradients are averaged, and each has the mean over all samples in mind.
                 mean_part = loss_sum * (self._world.size / num_samples)
                 (self._scaler.scale(mean_part) if self._scaler else mean_part).backward()
@@ -138,14 +149,19 @@ class TrainingStep:
         # Outside the handler: the exception's traceback holds on to the tensors that filled the memory.
         raise MicroBatchTooLargeError
 
-    def _forward(self, batch: Batch, epoch: int) -> Tensor:
+    def _forward(self, micro: MicroBatch, epoch: int) -> Tensor:
+        batch = micro.batch
         mixed = (batch.inputs, batch.labels, None, None)
         if self._augmentation is not None:
             mixed = self._augmentation(batch.inputs, batch.labels, batch.indices, epoch)
         inputs, labels_B, mix_labels_B, mix_lambda_B = mixed
         with self._autocast():
             logits_BC = self._model(inputs)
-        return self._loss.per_sample(logits_BC, labels_B, mix_labels_B, mix_lambda_B).sum()
+        losses_B = self._loss.per_sample(logits_BC, labels_B, mix_labels_B, mix_lambda_B)
+        if not micro.counts:
+            return losses_B.sum() * 0.0
+        self._sample_history.add(batch.indices, losses_B, logits_BC, labels_B)
+        return losses_B.sum()
 
     def _result(
         self, losses: list[Tensor], num_samples: int, indices: list[Tensor], flags: tuple[float, ...]

@@ -179,7 +179,7 @@ def stall_actions(progress: Progress) -> list[str]:
     """What the signals call for; empty where they point at the data."""
     health = progress.history[-1]["health"]
     actions = []
-    ratio, dead = _value(health, "update_ratio", "median"), _value(health, "dead_units", "max_share")
+    ratio, dead = _value(health, "weights", "update_to_weight_median"), _value(health, "activations", "dead_share_max")
     first_loss = progress.signals.get("initial_loss_ratio")
     badly_begun = first_loss is not None and first_loss > FAR_INITIAL_LOSS_RATIO
     if ratio is not None and ratio > LARGE_UPDATE_RATIO:

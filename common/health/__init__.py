@@ -14,7 +14,7 @@ In metrics.json                           Made by
 ``epochs[].health.grad_norm_series``      ``series_signals`` of the gradient norms of the epoch's steps
 ``epochs[].health.loss_series``           ``series_signals`` of the losses of the epoch's steps
 ``epochs[].health.batch_label_entropy_ratio``  ``batch_label_entropy_ratio``, the epoch's first 50 batches
-``signals.data``                          ``data_signals``, once before training; see ``DataSignals``, ``SplitSignals``
+``signals.data``                          ``measure_data``, once before training; see ``DataSignals``, ``SplitSignals``
 ``signals.initial_loss_ratio``            ``initial_loss_ratio`` of the first step's loss
 ``signals.initial_weights``               ``WeightProbe``, the very first step
 ========================================  ============================================================================
@@ -47,7 +47,7 @@ validation split too small                         val_standard_error_50_pct, va
 
 from common.health.activations import ActivationSignals, ActivationWatch, watch_activations
 from common.health.batches import batch_label_entropy_ratio
-from common.health.data_signals import DataSignals, SplitSignals, data_signals
+from common.health.data_signals import DataSignals, SplitSignals, measure_data
 from common.health.outputs import OutputSignals, initial_loss_ratio, output_signals, recall_signals
 from common.health.sample_history import SampleHistory, SampleSignals
 from common.health.series import series_signals
@@ -64,8 +64,8 @@ __all__ = [
     "WeightProbe",
     "WeightSignals",
     "batch_label_entropy_ratio",
-    "data_signals",
     "initial_loss_ratio",
+    "measure_data",
     "output_signals",
     "recall_signals",
     "series_signals",

@@ -98,7 +98,7 @@ class DataSignals:
 
 
 @torch.no_grad()
-def data_signals(dataset: Dataset) -> DataSignals:
+def measure_data(dataset: Dataset) -> DataSignals:
     """Measure ``dataset``, whose training and validation splits hold samples. Draws from no global random stream.
 
     Of images that stay on disk at most 2048 per split are decoded.

@@ -26,7 +26,7 @@ from tests.training_runs import Run, leaves, measured_again, train
 EPOCHS = 4
 CHECKPOINT_KEYS = [
     "schema_version", "epoch", "step", "model_state_dict", "optimizer_state_dict", "scheduler_state_dict", "val_loss",
-    "val_acc", "metrics", "config", "rng_state", "progress", "model_spec",
+    "val_acc", "metrics", "config", "rng_state", "progress", "model_spec", "sample_history",
 ]  # fmt: skip
 PERCENTAGES = ("train_acc", "val_acc", "cpu_util")
 FRACTIONS = ("val_f1", "val_precision", "val_recall")
@@ -59,6 +59,7 @@ def test_the_folder_holds_what_is_documented_and_no_more(run):
     assert {path.name for path in run.path.iterdir()} == {
         "config.yaml", "environment.json", "metrics.json", "training.log", "learning_curves.png",
         "baseline_results.md", "predictions_val.npz", "checkpoints", "tensorboard", "step_trace.bin", ".run.lock",
+        "sample_history.npz",
     }  # fmt: skip
     assert {path.name for path in (run.path / "checkpoints").iterdir()} == {
         "best_model.pt", "last_model.pt", "checkpoint_epoch_2.pt", "checkpoint_epoch_4.pt", "manifest.json",
@@ -89,7 +90,7 @@ def test_the_environment(run):
 
 def test_the_run_object_of_the_metrics(workplace, run):
     document = read_metrics(run.path)
-    assert document.keys() == {"schema_version", "run", "epochs", "best", "events", "test"}
+    assert document.keys() == {"schema_version", "run", "epochs", "best", "events", "signals", "test"}
     assert document["schema_version"] == 1 and document["events"] == [] and document["test"] is None
     about = document["run"]
     assert (about["mode"], about["status"], about["seed"], about["device"]) == ("baseline", "completed", 42, "cpu")

@@ -53,8 +53,10 @@ def test_early_stopping_does_not_hide_that_nothing_was_learnt():
         **STILL, training__epochs=9, early_stopping__patience=2, early_stopping__min_delta=0.1,
         diagnostics__convergence_stall={"patience_epochs": 4},
     )  # fmt: skip
-    assert len(run.epochs) > 3
-    assert [event["epoch"] for event in run.metrics["events"] if event["kind"] == "convergence_stall"] == [5]
+    assert len(run.epochs) == 9 and run.metrics["run"]["status"] == "completed"
+    (event,) = [event for event in run.metrics["events"] if event["kind"] == "convergence_stall"]
+    assert (event["epoch"], event["actions"]) == (5, ["increase_learning_rate"])
+    assert [epoch["lr"] for epoch in run.epochs] == pytest.approx([1e-12] * 5 + [1e-11] * 4)
 
 
 def test_early_stopping_turned_off():

@@ -198,7 +198,7 @@ def test_contradictions_are_warnings(tmp_path, more: str, key: str) -> None:
         ("weight_decay: 0.0", "weight_decay: 0.0, nesterov: true", "optimizer.nesterov"),
         ("type: adam", "type: sgd, betas: [0.9, 0.99]", "optimizer.betas"),
         ("1e-3", "10", "optimizer.learning_rate"),
-        ("dropout: 0.1", "dropout: 0.1, hidden_dims: [8]", "model.hidden_dims"),
+        ("simple_cnn", "resnet18, hidden_dims: [8]", "model.hidden_dims"),
         ("dropout: 0.1", "dropout: 0.1, architecture_args: {a: 1}", "model.architecture_args"),
         ("device: auto", "device: cpu, precision: fp16", "training.precision"),
     ],

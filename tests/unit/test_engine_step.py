@@ -13,6 +13,7 @@ from torch.nn import functional
 from common.data import Batch
 from common.ema import ExponentialMovingAverage
 from common.engine.training_step import MicroBatch, MicroBatchTooLargeError, NonFiniteError, TrainingStep
+from common.health import SampleHistory
 from common.losses import build_loss
 from common.parallel import World
 from common.schedulers import build_scheduler
@@ -40,6 +41,7 @@ class Rig:
             autocast=contextlib.nullcontext,
             world=World(),
             averaged_model=self.model,
+            sample_history=SampleHistory(6),
         )
 
     def run(self, inputs: torch.Tensor, labels: torch.Tensor, *, sizes: list[int] | None = None, step: int = 0):

@@ -15,7 +15,7 @@ LAYERS = [
     {
         "config", "metrics_file", "run_folder", "manifest", "checkpoint_container", "environment", "nvml",
         "classification_metrics", "plots", "tensorboard_log", "step_trace", "guides", "statistics",
-        "comparison", "comparison_plots", "markdown", "results_report",
+        "comparison", "comparison_plots", "diagnosis", "markdown", "results_report",
     },
     {
         "seeding", "device", "data", "augmentation", "models", "optimizers", "schedulers", "losses", "ema",

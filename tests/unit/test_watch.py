@@ -62,7 +62,7 @@ def test_one_good_epoch_means_it_has_learnt():
     ],
 )
 def test_actions_follow_the_signals(ratio, dead, first, actions):
-    health = {"update_ratio": {"median": ratio}, "dead_units": {"max_share": dead}}
+    health = {"weights": {"update_to_weight_median": ratio}, "activations": {"dead_share_max": dead}}
     assert stall_actions(progress([LN10], health=health, initial_loss_ratio=first)) == actions
 
 
