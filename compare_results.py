@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import argparse
-import math
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -12,7 +11,8 @@ from typing import TYPE_CHECKING
 
 from common import command
 from common.comparison.measures import PRIMARY_KEYS
-from common.exits import EnvironmentLackError, Exit, UsageError
+from common.comparison.options import margin, picture_path
+from common.exits import EnvironmentLackError, Exit
 
 if TYPE_CHECKING:
     from common.comparison.evidence import Comparison
@@ -69,27 +69,6 @@ def program(args: argparse.Namespace) -> Exit:
 
         command.print_json(comparison_document(comparison))
     return Exit.NO if args.fail_unless_better and comparison.verdict != "better" else Exit.DONE
-
-
-def margin(text: str) -> float:
-    """A finite number above zero."""
-    value = float(text)
-    if not (math.isfinite(value) and value > 0):
-        raise argparse.ArgumentTypeError(f"{text} is not a number above 0")
-    return value
-
-
-def picture_path(output: Path) -> Path:
-    """Beside the report, with its name.
-
-    Raises:
-        UsageError: the report would stand where its picture or a folder does.
-    """
-    if output.is_dir():
-        raise UsageError("is a folder", path=output, field="--output", hint="name the report's file")
-    if output.suffix.lower() == ".png":
-        raise UsageError("is the name of a picture", path=output, field="--output", hint="end it in .md")
-    return output.with_suffix(".png")
 
 
 def write_report(comparison: Comparison, output: Path, picture: Path) -> None:
