@@ -29,11 +29,11 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from common.checkpoints import state_sha256, to_bytes
 from common.data import Dataset, epoch_order, load_dataset, make_batches, split_into_batches
 from common.health import (
+    BatchMixing,
     SampleHistory,
     WeightProbe,
-    batch_label_entropy_ratio,
-    data_signals,
     initial_loss_ratio,
+    measure_data,
     series_signals,
     watch_activations,
 )
@@ -75,10 +75,11 @@ class Training:
 
     def epoch(self, number: int) -> None:
         order = epoch_order(self.dataset.splits["train"].num_samples, 0, number)
-        index_batches = split_into_batches(order, self.batch_size)
+        self.index_batches = split_into_batches(order, self.batch_size)
+        last = len(self.index_batches) - 1
         self.model.train()
-        for index, batch in enumerate(self.sources["train"].batches(index_batches)):
-            self.step(batch, is_first=number == 1 and index == 0, is_last=index == len(index_batches) - 1)
+        for index, batch in enumerate(self.sources["train"].batches(self.index_batches)):
+            self.step(batch, is_first=number == 1 and index == 0, is_last=index == last)
         self.model.eval()
         with torch.inference_mode():
             self.evaluate()
@@ -113,9 +114,11 @@ class WatchedTraining(Training):
     """The same with every signal."""
 
     def start(self) -> None:
-        self.data = data_signals(self.dataset).as_dict()
+        self.data = measure_data(self.dataset).as_dict()
         self.probe = WeightProbe(self.model)
-        self.history = SampleHistory(self.dataset.splits["train"].num_samples)
+        train = self.dataset.splits["train"]
+        self.history = SampleHistory(train.num_samples)
+        self.mixing = BatchMixing(train.labels, self.dataset.num_classes)
         self.records: list[dict] = []
 
     def epoch(self, number: int) -> None:
@@ -150,10 +153,7 @@ class WatchedTraining(Training):
         return logits
 
     def state(self) -> dict:
-        train = self.dataset.splits["train"]
         self.history.close_epoch()
-        order = epoch_order(train.num_samples, 0, len(self.records) + 1)
-        batches = split_into_batches(order, self.batch_size)
         self.records.append(
             {
                 "weights": self.weights,
@@ -161,7 +161,7 @@ class WatchedTraining(Training):
                 "samples": self.history.signals().as_dict(),
                 "grad_norm": series_signals(self.grad_norms),
                 "loss": series_signals(self.losses),
-                "batch_label_entropy_ratio": batch_label_entropy_ratio(batches, train.labels, self.dataset.num_classes),
+                "batch_label_entropy": self.mixing.label_entropy_ratio(self.index_batches),
             }
         )
         return super().state() | {"history": self.history.state_dict()}

@@ -17,7 +17,7 @@ from common.engine.progress import CheckpointPlan, Criterion, EarlyStopping, Pro
 from common.engine.state import TrainingState
 from common.engine.training_step import TrainingStep
 from common.exits import InputFileError
-from common.health import SampleHistory
+from common.health import BatchMixing, SampleHistory
 from common.losses import build_loss
 from common.models import build_model, count_parameters
 from common.optimizers import build_optimizer
@@ -92,6 +92,7 @@ def build_parts(config: Config, dataset: Dataset, device: torch.device, world: W
         settings=settings,
         plan=_checkpoint_plan(config, mode),
         autocast=precision.context,
+        batch_mixing=BatchMixing(dataset.splits["train"].labels, dataset.num_classes),
         num_parameters=count_parameters(model),
     )
 
@@ -168,14 +169,13 @@ def _state(config: Config, dataset: Dataset, model: nn.Module, *, steps_per_epoc
         mode=config.early_stopping.direction,
     )
     ema = None if config.training.ema is None else ExponentialMovingAverage(model, config.training.ema)
-    device = next(model.parameters()).device
     return TrainingState(
         model=model,
         optimizer=optimizer,
         scheduler=scheduler,
         ema=ema,
         scaler=scaler,
-        sample_history=SampleHistory(dataset.splits["train"].num_samples, device),
+        sample_history=SampleHistory(dataset.splits["train"].num_samples),
         progress=Progress(),
         config=config_to_mapping(config),
         model_spec=_model_spec(config, dataset, model),

@@ -15,7 +15,6 @@ from common.engine.evaluation import Evaluation, evaluate
 from common.engine.parts import Parts
 from common.health import (
     ActivationSignals,
-    batch_label_entropy_ratio,
     recall_signals,
     series_signals,
     watch_activations,
@@ -84,7 +83,6 @@ def _health(parts: Parts, measured: Measurement | None, index_batches: Sequence[
     progress, clip = parts.state.progress, parts.clip_max_norm
     norms, samples = progress.grad_norms, parts.state.sample_history.signals()
     activations = measured.activations if measured else None
-    labels = parts.dataset.splits["train"].labels
     return {
         "clipped_share": None if clip is None or not norms else sum(norm > clip for norm in norms) / len(norms),
         "grad_norm_series": series_signals(norms),
@@ -93,7 +91,7 @@ def _health(parts: Parts, measured: Measurement | None, index_batches: Sequence[
         "activations": activations.as_dict() if activations else None,
         "samples": samples.as_dict() if samples else None,
         "recall": _recall(measured.val) if measured else None,
-        "batch_label_entropy_ratio": batch_label_entropy_ratio(index_batches, labels, parts.settings.num_classes),
+        "batch_label_entropy": parts.batch_mixing.label_entropy_ratio(index_batches),
     }
 
 

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from statistics import median
 
-import torch
+import numpy as np
 from torch import Tensor
 
 from common.health.numbers import finite, ratio
@@ -41,38 +41,33 @@ class OutputSignals:
 
     def as_dict(self) -> dict:
         """Plain values for JSON, None for what is not known."""
-        return asdict(self)
+        return dict(vars(self))
 
 
 def output_signals(logits_BC: Tensor) -> OutputSignals:
-    """Signals of ``logits_BC``, any floating type, B >= 1."""
-    logits_BC = logits_BC.detach().float()
-    row_sums_B = logits_BC.sum(dim=1)
-    counts_C = torch.bincount(logits_BC.argmax(dim=1), minlength=logits_BC.shape[1])
-    low, high = logits_BC.aminmax()
-    mean, std, low, high, row_sum, off_one, top, confidence = torch.stack(
-        [
-            logits_BC.mean(),
-            logits_BC.std(correction=0),
-            low,
-            high,
-            row_sums_B.mean(),
-            (row_sums_B - 1).abs().max(),
-            counts_C.max().float() / len(logits_BC),
-            logits_BC.softmax(dim=1).amax(dim=1).mean(),
-        ]
-    ).tolist()  # fmt: skip
-    is_finite = math.isfinite(mean)  # the largest of NaNs would count as a prediction
+    """Signals of ``logits_BC``, any floating type, B >= 1. Waits for the device."""
+    # NumPy's small operations cost less than PyTorch's.
+    logits = logits_BC.detach().float().cpu().numpy()
+    row_sums_B = logits.sum(axis=1)
+    low, high = float(logits.min()), float(logits.max())
+    is_finite = math.isfinite(low) and math.isfinite(high)
     return OutputSignals(
-        logits_mean=finite(mean),
-        logits_std=finite(std),
+        logits_mean=finite(logits.mean()) if is_finite else None,
+        logits_std=finite(logits.std()) if is_finite else None,
         logits_min=finite(low),
         logits_max=finite(high),
-        row_sum_mean=finite(row_sum),
-        looks_like_probabilities=low >= 0 and high <= 1 + _SUM_TOLERANCE and off_one <= _SUM_TOLERANCE,
-        top_class_share_pct=100 * top if is_finite else None,
-        confidence_mean_pct=finite(100 * confidence),
+        row_sum_mean=finite(row_sums_B.mean()) if is_finite else None,
+        looks_like_probabilities=low >= 0.0
+        and high <= 1.0 + _SUM_TOLERANCE
+        and bool((np.abs(row_sums_B - 1.0) <= _SUM_TOLERANCE).all()),
+        top_class_share_pct=100 * int(np.bincount(logits.argmax(axis=1)).max()) / len(logits) if is_finite else None,
+        confidence_mean_pct=_mean_confidence_pct(logits) if is_finite else None,
     )
+
+
+def _mean_confidence_pct(logits_BC: np.ndarray) -> float:
+    """Mean of the largest softmax probability: 1 / sum(exp(logit - largest logit))."""
+    return 100 * float((1.0 / np.exp(logits_BC - logits_BC.max(axis=1, keepdims=True)).sum(axis=1)).mean())
 
 
 def initial_loss_ratio(loss: float, num_classes: int) -> float | None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -51,7 +51,7 @@ class SampleSignals:
 
     def as_dict(self) -> dict:
         """Plain values for JSON, None for what is not known."""
-        return asdict(self)
+        return dict(vars(self))
 
 
 class SampleHistory:
@@ -61,13 +61,12 @@ class SampleHistory:
 
     Args:
         num_samples: N, samples of the training split.
-        device: where losses and logits come from.
     """
 
-    def __init__(self, num_samples: int, device: torch.device | str = "cpu") -> None:
-        self._device = torch.device(device)
-        self._totals_RN = torch.zeros(6, num_samples, device=self._device)
-        self._epoch_RN = torch.zeros(3, num_samples, device=self._device)
+    def __init__(self, num_samples: int) -> None:
+        # On the CPU and in NumPy, whose small operations cost less: there is one such round an epoch.
+        self._totals_RN = np.zeros((6, num_samples), dtype=np.float32)
+        self._epoch_RN = np.zeros((3, num_samples), dtype=np.float32)
         self._waiting: list[tuple[Tensor, Tensor, Tensor, Tensor]] = []
         self._num_waiting_values = 0
 
@@ -76,7 +75,7 @@ class SampleHistory:
 
         Args:
             indices_B: sample numbers, int64, on the CPU.
-            losses_B: (B,) and ``logits_BC`` (B, C) of any floating type, and ``labels_B`` int64 (B,), on the device.
+            losses_B: (B,) and ``logits_BC`` (B, C) of any floating type, and ``labels_B`` int64 (B,), on one device.
         """
         self._waiting.append((indices_B, losses_B.detach(), logits_BC.detach(), labels_B))
         self._num_waiting_values += logits_BC.numel()
@@ -86,37 +85,32 @@ class SampleHistory:
     def forget_epoch(self) -> None:
         """Drop what the current epoch has brought, to begin it anew."""
         self._waiting, self._num_waiting_values = [], 0
-        self._epoch_RN.zero_()
+        self._epoch_RN = np.zeros_like(self._epoch_RN)
 
     def close_epoch(self, sum_over_processes: Callable[[Tensor], Tensor] | None = None) -> None:
-        """Add the epoch to the totals.
+        """Add the epoch to the totals. Waits for the device.
 
         Args:
-            sum_over_processes: the elementwise sum of a tensor over all processes, where several train: each sample
-                was trained on by one of them.
+            sum_over_processes: the elementwise sum of a tensor on the CPU over all processes, where several train:
+                each sample was trained on by one of them.
         """
-        epoch_RN = self._gathered(sum_over_processes)
-        seen_N = epoch_RN[_SEEN] > 0
-        totals_RN = self._totals_RN
-        epochs_N = totals_RN[_EPOCHS] + 1
-        was_right_N = (totals_RN[_EPOCHS] > 0) & (totals_RN[_MARGIN_LAST] > 0)
-        loss_N, margin_N = epoch_RN[_LOSS], epoch_RN[_MARGIN]
-        updated_RN = torch.stack(
-            [
-                epochs_N,
-                totals_RN[_LOSS_MEAN] + (loss_N - totals_RN[_LOSS_MEAN]) / epochs_N,
-                totals_RN[_MARGIN_MEAN] + (margin_N - totals_RN[_MARGIN_MEAN]) / epochs_N,
-                loss_N,
-                margin_N,
-                totals_RN[_FORGOTTEN] + (was_right_N & (margin_N <= 0)),
-            ]
-        )
-        self._totals_RN = torch.where(seen_N, updated_RN, totals_RN)
-        self._epoch_RN = torch.zeros_like(self._epoch_RN)
+        seen_N, loss_N, margin_N = self._gathered(sum_over_processes)
+        before = self._totals_RN
+        epochs_N = before[_EPOCHS] + 1
+        was_right_N = (before[_EPOCHS] > 0) & (before[_MARGIN_LAST] > 0)
+        after = np.empty_like(before)
+        after[_EPOCHS] = epochs_N
+        after[_LOSS_MEAN] = before[_LOSS_MEAN] + (loss_N - before[_LOSS_MEAN]) / epochs_N
+        after[_MARGIN_MEAN] = before[_MARGIN_MEAN] + (margin_N - before[_MARGIN_MEAN]) / epochs_N
+        after[_LOSS_LAST] = loss_N
+        after[_MARGIN_LAST] = margin_N
+        after[_FORGOTTEN] = before[_FORGOTTEN] + (was_right_N & (margin_N <= 0))
+        self._totals_RN = after if seen_N.all() else np.where(seen_N > 0, after, before)
+        self.forget_epoch()
 
     def signals(self) -> SampleSignals | None:
-        """Of all closed epochs; None before the first. Waits for the device."""
-        rows = self._totals_RN.cpu().numpy()
+        """Of all closed epochs; None before the first."""
+        rows = self._totals_RN
         if not rows[_EPOCHS].all():
             rows = rows[:, rows[_EPOCHS] > 0]
         num_seen = rows.shape[1]
@@ -126,11 +120,11 @@ class SampleHistory:
         return SampleSignals(
             num_samples_seen=num_seen,
             margin_mean_quantiles=[finite(sorted_margins[round(q * (num_seen - 1))]) for q in QUANTILES],
-            negative_margin_share=float((rows[_MARGIN_MEAN] < 0).mean()),
-            wrong_last_share=float((rows[_MARGIN_LAST] < 0).mean()),
+            negative_margin_share=np.count_nonzero(rows[_MARGIN_MEAN] < 0) / num_seen,
+            wrong_last_share=np.count_nonzero(rows[_MARGIN_LAST] < 0) / num_seen,
             loss_last_mean=finite(rows[_LOSS_LAST].mean(dtype=np.float64)),
             loss_last_median=finite(sorted_losses[num_seen // 2]),
-            forgotten_share=float((rows[_FORGOTTEN] > 0).mean()),
+            forgotten_share=np.count_nonzero(rows[_FORGOTTEN]) / num_seen,
         )
 
     def write(self, path: str | Path) -> None:
@@ -139,7 +133,7 @@ class SampleHistory:
         Arrays (N,): ``epochs`` and ``forgotten`` (int32, numbers of epochs and of forgetting events), and
         ``loss_mean``, ``margin_mean``, ``loss_last``, ``margin_last`` (float32).
         """
-        rows = self._totals_RN.cpu().numpy()
+        rows = self._totals_RN
         values = np.where(rows[_EPOCHS] > 0, rows, np.float32(np.nan))
         buffer = io.BytesIO()
         np.savez(
@@ -154,9 +148,15 @@ class SampleHistory:
         atomic.write_bytes(path, buffer.getvalue())
 
     def state_dict(self, sum_over_processes: Callable[[Tensor], Tensor] | None = None) -> dict[str, Any]:
-        """Everything to go on from, also in the middle of an epoch: ``totals_RN``, and ``epoch_RN`` or None."""
+        """Everything to go on from, also in the middle of an epoch: ``totals_RN``, and ``epoch_RN`` or None.
+
+        The tensors are not changed later, nor should they be by others.
+        """
         epoch_RN = self._gathered(sum_over_processes)
-        return {"totals_RN": self._totals_RN, "epoch_RN": epoch_RN if bool(epoch_RN[_SEEN].any()) else None}
+        return {
+            "totals_RN": torch.from_numpy(self._totals_RN),
+            "epoch_RN": torch.from_numpy(epoch_RN.copy()) if epoch_RN[_SEEN].any() else None,
+        }
 
     def load_state_dict(self, state: Mapping[str, Any], *, is_main: bool = True) -> None:
         """Go on from a saved state. Of several processes one, ``is_main``, takes over what the epoch has brought.
@@ -168,13 +168,15 @@ class SampleHistory:
         if totals_RN.shape != self._totals_RN.shape:
             raise ValueError(f"a history of {totals_RN.shape[1]} samples, not of {self._totals_RN.shape[1]}")
         self.forget_epoch()
-        self._totals_RN = totals_RN.to(self._device, copy=True)
+        self._totals_RN = totals_RN.cpu().numpy().copy()
         if is_main and state["epoch_RN"] is not None:
-            self._epoch_RN = state["epoch_RN"].to(self._device, copy=True)
+            self._epoch_RN = state["epoch_RN"].cpu().numpy().copy()
 
-    def _gathered(self, sum_over_processes: Callable[[Tensor], Tensor] | None) -> Tensor:
+    def _gathered(self, sum_over_processes: Callable[[Tensor], Tensor] | None) -> np.ndarray:
         self._reduce()
-        return self._epoch_RN if sum_over_processes is None else sum_over_processes(self._epoch_RN.clone())
+        if sum_over_processes is None:
+            return self._epoch_RN
+        return sum_over_processes(torch.from_numpy(self._epoch_RN.copy())).numpy()
 
     @torch.no_grad()
     def _reduce(self) -> None:
@@ -182,9 +184,10 @@ class SampleHistory:
             return
         indices_B, losses_B, logits_BC, labels_B = (torch.cat(column) for column in zip(*self._waiting, strict=True))
         self._waiting, self._num_waiting_values = [], 0
-        losses_B = losses_B.float()
-        brought_RB = torch.stack([torch.ones_like(losses_B), losses_B, margins(logits_BC.float(), labels_B)])
-        self._epoch_RN.index_copy_(1, indices_B.to(self._device), brought_RB)
+        brought_2B = torch.stack([losses_B.float(), margins(logits_BC.float(), labels_B)])
+        rows = indices_B.numpy()
+        self._epoch_RN[_SEEN, rows] = 1.0
+        self._epoch_RN[_LOSS:, rows] = brought_2B.cpu().numpy()
 
 
 def margins(logits_BC: Tensor, labels_B: Tensor) -> Tensor:

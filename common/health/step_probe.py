@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from statistics import median
 
 import torch
@@ -70,7 +70,7 @@ class WeightSignals:
 
     def as_dict(self) -> dict:
         """Plain values for JSON, None for what is not known."""
-        return asdict(self)
+        return dict(vars(self))
 
 
 class WeightProbe:
@@ -105,7 +105,7 @@ class WeightProbe:
     def after_update(self) -> WeightSignals | None:
         """After the optimizer's step, with the gradients still there; None for a model without such layers.
 
-        The one place that waits for the device.
+        Waits for the device.
         """
         if not self._layers:
             return None
@@ -161,12 +161,17 @@ def _measure(weights: Sequence[nn.Parameter], before: list[Tensor], grad_norms: 
     updates = torch._foreach_sub(after, before)
     gradients = [_rows(_gradient(weight)) for weight in weights]
     centred = torch._foreach_sub(after, [rows.mean(dim=0, keepdim=True) for rows in after])
-    dots = [(update * gradient).sum() for update, gradient in zip(updates, gradients, strict=True)]
+    dots = [product.sum() for product in torch._foreach_mul(updates, gradients)]
     norms = (torch._foreach_norm(tensors) for tensors in (before, after, updates, centred))
     columns = [*norms, grad_norms, torch._foreach_norm(gradients), dots]
-    device = after[0].device
-    numbers = torch.stack([value.double().to(device) for column in columns for value in column]).tolist()
-    return _Measured(*(numbers[start : start + len(after)] for start in range(0, len(numbers), len(after))))
+    return _Measured(*(_numbers(column) for column in columns))
+
+
+def _numbers(values: list[Tensor]) -> list[float]:
+    """Of tensors without dimensions; those of a model spread over several devices or types come one by one."""
+    if len({(value.device, value.dtype) for value in values}) > 1:
+        return [value.item() for value in values]
+    return torch.stack(values).tolist()
 
 
 def _signals(
