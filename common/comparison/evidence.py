@@ -190,7 +190,7 @@ def _secondary(
     tests: list[tuple[Measure, float, float]] = []
     for measure in MEASURES:
         values = [run.value(measure) for side in sides for run in side]
-        if measure is primary or not values or None in values:
+        if measure is primary or not all(sides) or None in values:
             continue
         found = _assess(measure, sides, pairs, measure.margin)
         fewest = min(found.num_baseline, found.num_optimized)
