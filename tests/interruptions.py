@@ -15,6 +15,7 @@ import gc
 import io
 import json
 import os
+import resource
 import shutil
 import subprocess
 import sys
@@ -197,8 +198,9 @@ class PreparedTrainer:
         """``python training_orchestrator.py ARGUMENTS`` in ``folder``, disturbed as ``plan`` says.
 
         Plans: none at all; ``kind="die", at=N`` ends the process before its Nth change; ``kind="fail", at=N,
-        errno=NAME, lasting=BOOL`` lets the change fail, and with ``lasting`` every later one; ``kind="record",
-        into=FOLDER`` copies ``folder`` into ``FOLDER/N`` before every change N and lists them in ``changes.txt``.
+        errno=NAME, lasting=BOOL`` lets the change fail, and with ``lasting`` every later one; ``kind="limit",
+        size_bytes=SIZE`` has the system refuse larger files; ``kind="record", into=FOLDER`` copies ``folder`` into
+        ``FOLDER/N`` before every change N and lists them in ``changes.txt``.
         """
         request = {"folder": str(folder), "arguments": [str(argument) for argument in arguments],
                    "plan": {"kind": "none", **{key: str(value) if isinstance(value, Path) else value
@@ -266,6 +268,8 @@ def _be_trainer(request: dict[str, Any], count_to: int, said: int) -> NoReturn:
         os.chdir(request["folder"])
         changes = DiskChanges(Path(request["folder"]), _act({"folder": request["folder"], **request["plan"]}))
         changes.watch()
+        if request["plan"]["kind"] == "limit":
+            resource.setrlimit(resource.RLIMIT_FSIZE, (request["plan"]["size_bytes"],) * 2)
         code = training_orchestrator.main(request["arguments"])
     except BaseException:
         traceback.print_exc()

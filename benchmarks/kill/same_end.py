@@ -18,7 +18,7 @@ TIMES = {
     "gpu_util", "gpu_mem_gb", "gpu_temperature_c", "gpu_power_w", "gpu_energy_j",
 }  # fmt: skip
 # Files in which an interruption may be read, or whose text has times in it; their presence is compared all the same.
-TELLS_TIMES = {"training.log", "environment.json", "baseline_results.md", "optimization_results.md",
+TELLS_TIMES = {".run.lock", "training.log", "environment.json", "baseline_results.md", "optimization_results.md",
                "production_results.md", "metrics.json", "manifest.json"}  # fmt: skip
 
 
