@@ -98,13 +98,14 @@ class Training:
         assert math.isfinite(loss) and math.isfinite(grad_norm)
         return loss, grad_norm
 
-    def evaluate(self) -> list[Tensor]:
-        """Logits of 512 training samples and of the validation split."""
-        logits = []
-        for name in ("train", "val"):
-            indices = torch.arange(min(512, self.dataset.splits[name].num_samples))
-            logits += [self.model(batch.inputs) for batch in self.sources[name].batches([indices])]
-        return logits
+    def evaluate(self) -> None:
+        """Look at 512 training samples and at the validation split."""
+        self.evaluate_split("train")
+        self.evaluate_split("val")
+
+    def evaluate_split(self, name: str) -> list[Tensor]:
+        indices = torch.arange(min(512, self.dataset.splits[name].num_samples))
+        return [self.model(batch.inputs) for batch in self.sources[name].batches([indices])]
 
     def state(self) -> dict:
         return {"model": self.model.state_dict(), "optimizer": self.optimizer.state_dict()}
@@ -117,7 +118,7 @@ class WatchedTraining(Training):
         self.data = measure_data(self.dataset).as_dict()
         self.probe = WeightProbe(self.model)
         train = self.dataset.splits["train"]
-        self.history = SampleHistory(train.num_samples)
+        self.history = SampleHistory(train.labels)
         self.mixing = BatchMixing(train.labels, self.dataset.num_classes)
         self.records: list[dict] = []
 
@@ -137,7 +138,7 @@ class WatchedTraining(Training):
         loss, grad_norm = self.check_finite(losses_B)
         self.losses.append(loss)
         self.grad_norms.append(grad_norm)
-        self.history.add(batch.indices, losses_B, logits_BC, batch.labels)
+        self.history.add(batch.indices, losses_B, logits_BC)
         if probe:
             probe.before_update()
         self.optimizer.step()
@@ -146,11 +147,11 @@ class WatchedTraining(Training):
         if is_first:
             self.initial = {"loss_ratio": initial_loss_ratio(loss, self.dataset.num_classes), **self.weights}
 
-    def evaluate(self) -> list[Tensor]:
+    def evaluate(self) -> None:
+        self.evaluate_split("train")
         with watch_activations(self.model) as watch:
-            logits = super().evaluate()
+            self.evaluate_split("val")
         self.activations = watch.summary().as_dict()
-        return logits
 
     def state(self) -> dict:
         self.history.close_epoch()

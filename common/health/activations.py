@@ -1,13 +1,16 @@
-"""Dead and saturated units, seen by hooks during one forward pass of an evaluation."""
+"""Dead and saturated units, seen by hooks during an evaluation."""
 
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from statistics import fmean
+from typing import NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -18,7 +21,9 @@ from common.health.outputs import OutputSignals, output_signals
 # SiLU passes on 5e-4. Where dead is exactly zero the input need not be looked at.
 _DEAD_GAIN = 1e-3
 _EXACTLY_ZERO = (nn.ReLU, nn.ReLU6)
-_MIN_SAMPLES, _MAX_SAMPLES = 16, 128
+# Samples looked at in all passes together, and at the least in each of those that are watched.
+_NUM_SAMPLES, _MIN_SAMPLES = 128, 8
+_MAX_PASSES = 16
 _MAX_ELEMENTS = 1 << 16
 # Within this share of the range from one of its ends, a sigmoid or tanh passes on hardly any gradient.
 _SATURATED_SHARE_OF_RANGE = 0.01
@@ -35,13 +40,13 @@ ACTIVATIONS = (
 
 @dataclass(frozen=True)
 class ActivationSignals:
-    """Of one evaluation batch (its first 128 samples, down to 16 where the maps are large).
+    """Of about 128 samples (fewer where the maps are large), spread evenly over an evaluation.
 
     A unit is a channel of (B, C, ...) maps or a feature of (B, F) and (B, T, F); it is dead if over all samples and
     places its output varies a thousandth or less of what its input does (for ReLU: not at all).
 
     Attributes:
-        num_activation_layers: calls of activation modules; functional activations cannot be seen.
+        num_activation_layers: calls of activation modules in a pass; functional activations cannot be seen.
         dead_share: dead units over all units, fraction in [0, 1]; None where no activation was seen.
         dead_share_max, dead_share_max_layer: of the layer with the most. Half a layer is a fault.
         saturated_share, saturated_share_max, saturated_share_max_layer: the same for outputs of sigmoid and tanh within
@@ -71,142 +76,152 @@ class ActivationSignals:
         return values | (self.outputs.as_dict() if self.outputs is not None else {})
 
 
-@dataclass(frozen=True)
-class _Layer:
-    """One call of an activation module: ``num_dead`` of ``num_units`` are dead, the widest ranges over ``spread``."""
+class _Call(NamedTuple):
+    """Smallest and largest value of each unit, (U,) each, and the saturated share: still on the device."""
 
-    name: str
-    num_units: int
-    num_dead: int
-    spread: float
-    saturated_share: float | None
-
-    @property
-    def dead_share(self) -> float:
-        return self.num_dead / self.num_units
+    outputs: tuple[Tensor, Tensor]
+    inputs: tuple[Tensor, Tensor] | None
+    saturated_share: Tensor | None
 
 
 class ActivationWatch:
-    """Collects during the first forward pass; made by ``watch_activations``."""
+    """Collects during forward passes; made by ``watch_activations``."""
 
-    def __init__(self, model: nn.Module) -> None:
-        # Name, ranges of the units, the limits below which they count as dead, saturated share: still on the device.
-        self._calls: list[tuple[str, Tensor, Tensor | None, Tensor | None]] = []
-        self._input_ranges: dict[nn.Module, Tensor] = {}
-        self._inputs: Tensor | None = None
-        self._outputs: Tensor | None = None
+    def __init__(self, model: nn.Module, num_passes: int) -> None:
+        self._every = -(-num_passes // _MAX_PASSES)
+        self._samples_per_pass = max(-(-_NUM_SAMPLES * self._every // num_passes), _MIN_SAMPLES)
+        # Compiled code takes no notice of hooks that came after it, so that one pass has to run without compilation.
+        self._is_compiled = model._compiled_call_impl is not None
+        self._num_passes = 0
+        # By module and number of its call in a pass; a list entry per pass.
+        self._calls: dict[tuple[str, int], list[_Call]] = {}
+        self._calls_in_pass: Counter[str] = Counter()
+        self._input_limits: dict[nn.Module, tuple[Tensor, Tensor]] = {}
+        self._inputs: list[Tensor] = []
+        self._outputs: list[Tensor] = []
         self._hooks = ExitStack()
-        for name, module in model.named_modules():
-            if isinstance(module, ACTIVATIONS):
-                self._watch(name, module)
-        self._hooks.callback(model.register_forward_hook(self._after_model).remove)
-        if model._compiled_call_impl is not None:
-            # Compiled code takes no notice of hooks that came after it.
-            self._hooks.enter_context(torch.compiler.set_stance("force_eager"))
+        self._hook(model)
 
     def stop(self) -> None:
         """Take all hooks away; what was collected stays."""
         self._hooks.close()
-        self._input_ranges.clear()
 
     def summary(self) -> ActivationSignals | None:
         """What was seen, or None if the model was not called. Waits for the device."""
-        if self._inputs is None:
+        if not self._inputs:
             return None
-        layers = [_layer(*call) for call in self._calls]
-        saturated = [(layer.saturated_share, layer.name) for layer in layers if layer.saturated_share is not None]
-        worst_dead = max(((layer.dead_share, layer.name) for layer in layers), default=(None, None))
-        worst_saturated = max(saturated, default=(None, None))
-        inputs = _some_samples(self._inputs).float().cpu().numpy()
+        names = [name for name, _ in self._calls]
+        ranges = [_ranges([call.outputs for call in calls]) for calls in self._calls.values()]
+        num_dead = [int(_dead(calls, own).sum()) for calls, own in zip(self._calls.values(), ranges, strict=True)]
+        dead = [(count / len(own), name) for count, own, name in zip(num_dead, ranges, names, strict=True)]
+        saturated = [
+            (fmean(float(call.saturated_share) for call in calls), name)
+            for calls, name in zip(self._calls.values(), names, strict=True)
+            if calls[0].saturated_share is not None
+        ]
+        worst_dead, worst_saturated = max(dead, default=(None, None)), max(saturated, default=(None, None))
+        inputs = torch.cat(self._inputs).float().cpu().numpy()
         return ActivationSignals(
-            num_activation_layers=len(layers),
-            dead_share=sum(layer.num_dead for layer in layers) / sum(layer.num_units for layer in layers)
-            if layers
-            else None,
+            num_activation_layers=len(names),
+            dead_share=sum(num_dead) / sum(map(len, ranges)) if names else None,
             dead_share_max=worst_dead[0],
             dead_share_max_layer=worst_dead[1],
             saturated_share=fmean(share for share, _ in saturated) if saturated else None,
             saturated_share_max=worst_saturated[0],
             saturated_share_max_layer=worst_saturated[1],
-            num_non_finite_layers=sum(finite(layer.spread) is None for layer in layers),
+            num_non_finite_layers=sum(not np.isfinite(own.max()) for own in ranges),
             input_mean=finite(inputs.mean()),
             input_std=finite(inputs.std()),
             input_min=finite(inputs.min()),
             input_max=finite(inputs.max()),
-            outputs=None if self._outputs is None else output_signals(self._outputs),
+            outputs=output_signals(torch.cat(self._outputs)) if self._outputs else None,
         )
 
-    def _watch(self, name: str, module: nn.Module) -> None:
-        if not isinstance(module, _EXACTLY_ZERO):
-            self._hooks.callback(module.register_forward_pre_hook(self._before_activation).remove)
-        self._hooks.callback(module.register_forward_hook(self._after_activation(name)).remove)
+    def _hook(self, model: nn.Module) -> None:
+        for name, module in model.named_modules():
+            if isinstance(module, ACTIVATIONS):
+                if not isinstance(module, _EXACTLY_ZERO):
+                    self._hooks.callback(module.register_forward_pre_hook(self._before_activation).remove)
+                self._hooks.callback(module.register_forward_hook(self._after_activation(name)).remove)
+        self._hooks.callback(model.register_forward_hook(self._after_model).remove)
+        if self._is_compiled:
+            self._hooks.enter_context(torch.compiler.set_stance("force_eager"))
+
+    def _is_watched(self, values: Tensor) -> bool:
+        """Whether this pass is looked at, and these values have samples and units."""
+        return self._num_passes % self._every == 0 and values.ndim >= 2
 
     def _before_activation(self, module: nn.Module, inputs: tuple) -> None:
         # Before the call, since it may be one that overwrites its input.
-        if inputs and inputs[0].ndim >= 2:
-            self._input_ranges[module] = _ranges(_some_samples(inputs[0]))
+        if inputs and self._is_watched(inputs[0]):
+            self._input_limits[module] = _limits(self._some_samples(inputs[0]))
 
     def _after_activation(self, name: str) -> Callable:
         def hook(module: nn.Module, inputs: tuple, output: Tensor) -> None:
-            if output.ndim < 2:  # no units, or no samples
+            input_limits = self._input_limits.pop(module, None)
+            # A module called by keyword has no inputs that hooks can see.
+            is_judged = input_limits is not None or isinstance(module, _EXACTLY_ZERO)
+            if not is_judged or not self._is_watched(output):
                 return
-            limits_U = None
-            if not isinstance(module, _EXACTLY_ZERO):
-                if module not in self._input_ranges:  # called by keyword, which these hooks do not see
-                    return
-                limits_U = _DEAD_GAIN * self._input_ranges.pop(module)
-            values = _some_samples(output)
-            saturated_share = _saturated_share(values, *_ENDS[type(module)]) if type(module) in _ENDS else None
-            self._calls.append((name, _ranges(values), limits_U, saturated_share))
+            values = self._some_samples(output)
+            share = _saturated_share(values, *_ENDS[type(module)]) if type(module) in _ENDS else None
+            self._calls_in_pass[name] += 1
+            key = (name, self._calls_in_pass[name])
+            self._calls.setdefault(key, []).append(_Call(_limits(values), input_limits, share))
 
         return hook
 
     def _after_model(self, module: nn.Module, inputs: tuple, output: object) -> None:
-        self._inputs = inputs[0].detach() if inputs else None
-        if isinstance(output, Tensor) and output.ndim == 2:
-            self._outputs = output.detach()
-        self.stop()
+        if inputs and self._is_watched(inputs[0]):
+            self._inputs.append(self._some_samples(inputs[0]))
+            if isinstance(output, Tensor) and output.ndim == 2:
+                self._outputs.append(self._some_samples(output))
+        self._num_passes += 1
+        self._calls_in_pass.clear()
+        if self._is_compiled:
+            self.stop()
 
-
-def _layer(name: str, ranges_U: Tensor, limits_U: Tensor | None, saturated_share: Tensor | None) -> _Layer:
-    dead_U = ranges_U == 0 if limits_U is None else ranges_U <= limits_U
-    return _Layer(
-        name=name,
-        num_units=len(ranges_U),
-        num_dead=int(dead_U.sum()),
-        spread=float(ranges_U.max()),
-        saturated_share=None if saturated_share is None else float(saturated_share),
-    )
+    def _some_samples(self, values: Tensor) -> Tensor:
+        """Evenly spread ones of a batch: data is often sorted by class, and units are for some classes only."""
+        most = min(self._samples_per_pass, _MAX_ELEMENTS // max(values.shape[1:].numel(), 1))
+        return values.detach()[:: -(-len(values) // max(most, _MIN_SAMPLES))]
 
 
 @contextlib.contextmanager
-def watch_activations(model: nn.Module) -> Iterator[ActivationWatch]:
-    """Watch the model's first forward pass within the body, which should be one in eval mode.
+def watch_activations(model: nn.Module, num_passes: int = 1) -> Iterator[ActivationWatch]:
+    """Watch the model within the body, which should run it ``num_passes`` times, in eval mode.
 
-    Hooks draw no random numbers and change no value. They are gone after that pass, so the rest of an evaluation runs
-    as it always does; a compiled model runs that one pass without compilation.
+    At most 16 of the passes are looked at, evenly spread; of a compiled model the first alone, which runs without
+    compilation. Hooks draw no random numbers and change no value.
     """
-    watch = ActivationWatch(model)
+    watch = ActivationWatch(model, num_passes)
     try:
         yield watch
     finally:
         watch.stop()
 
 
-def _some_samples(values: Tensor) -> Tensor:
-    elements_per_sample = max(values[0].numel(), 1)
-    return values.detach()[: max(_MIN_SAMPLES, min(_MAX_SAMPLES, _MAX_ELEMENTS // elements_per_sample))]
-
-
-def _ranges(values: Tensor) -> Tensor:
-    """Largest minus smallest value of each unit, over samples and places: (U,)."""
-    units_last = values.ndim == 3 or not values.is_contiguous()
+def _limits(values: Tensor) -> tuple[Tensor, Tensor]:
+    """Smallest and largest value of each unit, over samples and places: (U,) each."""
+    units_last = values.ndim == 3 or not values[0].is_contiguous()
     if units_last and values.ndim > 3:
         values = values.movedim(1, -1)  # the order in memory: along it, reducing is ten times faster
     num_units = values.shape[-1] if units_last else values.shape[1]
     by_place = values.flatten(1)
     shape, places = ((-1, num_units), 0) if units_last else ((num_units, -1), 1)
-    return by_place.amax(0).reshape(shape).amax(places) - by_place.amin(0).reshape(shape).amin(places)
+    return by_place.amin(0).reshape(shape).amin(places), by_place.amax(0).reshape(shape).amax(places)
+
+
+def _ranges(limits: Sequence[tuple[Tensor, Tensor]]) -> np.ndarray:
+    """Largest minus smallest value of each unit over several passes, (U,)."""
+    low, high = (np.stack([side.float().cpu().numpy() for side in sides]) for sides in zip(*limits, strict=True))
+    return high.max(axis=0) - low.min(axis=0)
+
+
+def _dead(calls: Sequence[_Call], ranges_U: np.ndarray) -> np.ndarray:
+    """Which units pass nothing on, bool (U,)."""
+    input_limits = [call.inputs for call in calls if call.inputs is not None]
+    return ranges_U <= _DEAD_GAIN * _ranges(input_limits) if input_limits else ranges_U == 0.0
 
 
 def _saturated_share(values: Tensor, low: float, high: float) -> Tensor:

@@ -38,7 +38,7 @@ class SplitSignals:
         num_repeated: of those, samples equal to one before them in the split.
         num_in_train, num_compared_with_train: of so many, the samples equal to one in the training split; None for
             that split.
-        num_near_train, num_near_compared: of so many (at most 512), the samples nearly or exactly equal to a training
+        num_near_train, num_near_compared: of so many (at most 256), the samples nearly or exactly equal to a training
             sample; another one, for the training split itself.
         nearest_neighbour_agreement_pct: of those, the percent whose nearest training sample has their label.
     """

@@ -34,9 +34,10 @@ def num_repeated(group_N: np.ndarray) -> int:
 
 def num_with_several_labels(group_N: np.ndarray, labels_N: np.ndarray) -> int:
     """Samples that equal one with another label."""
-    pairs = np.unique(np.stack([group_N, labels_N]), axis=1)
-    groups, num_labels = np.unique(pairs[0], return_counts=True)
-    return int(np.isin(group_N, groups[num_labels > 1]).sum())
+    num_labels = int(labels_N.max()) + 1
+    pairs = np.unique(group_N.astype(np.int64) * num_labels + labels_N)
+    groups, labels_of_group = np.unique(pairs // num_labels, return_counts=True)
+    return int(np.isin(group_N, groups[labels_of_group > 1]).sum())
 
 
 def _checksums(samples: np.ndarray) -> np.ndarray:

@@ -11,7 +11,7 @@ from common.data import Dataset
 from common.health.baselines import agreement_pct
 from common.health.input_sample import InputSample, Projection, chosen_indices
 
-NUM_QUERIES = 512
+_NUM_QUERIES = 256
 _MAX_CANDIDATES = 50_000
 _NUM_FEATURES = 64
 _QUERIES_AT_ONCE = 128
@@ -52,8 +52,8 @@ class TrainingNeighbours:
         self._features_NK -= self._centre_K
 
     def compare(self, sample: InputSample, *, is_train: bool) -> NeighbourSignals:
-        """Look for the nearest training sample of at most 512 of ``sample``."""
-        chosen = chosen_indices(len(sample.indices), NUM_QUERIES)
+        """Look for the nearest training sample of at most 256 of ``sample``."""
+        chosen = chosen_indices(len(sample.indices), _NUM_QUERIES)
         queries_M = sample.inputs[chosen]
         # The training samples looked at are among the candidates, which are as many or more in the same order.
         itself_M = torch.searchsorted(self._indices, sample.indices[chosen]) if is_train else None

@@ -57,27 +57,29 @@ class SampleSignals:
 class SampleHistory:
     """Losses and margins of every training sample. A step costs a few references; an epoch's end does the work.
 
-    With augmentation they are those of the augmented sample. With mixup the label is the first of the two.
+    With augmentation they are those of the augmented sample. With mixup the label is the sample's own.
 
     Args:
-        num_samples: N, samples of the training split.
+        labels_N: class indices of the training split, int64, on the CPU.
     """
 
-    def __init__(self, num_samples: int) -> None:
+    def __init__(self, labels_N: Tensor) -> None:
+        self._labels_N = labels_N
+        num_samples = len(labels_N)
         # On the CPU and in NumPy, whose small operations cost less: there is one such round an epoch.
         self._totals_RN = np.zeros((6, num_samples), dtype=np.float32)
         self._epoch_RN = np.zeros((3, num_samples), dtype=np.float32)
-        self._waiting: list[tuple[Tensor, Tensor, Tensor, Tensor]] = []
+        self._waiting: list[tuple[Tensor, Tensor, Tensor]] = []
         self._num_waiting_values = 0
 
-    def add(self, indices_B: Tensor, losses_B: Tensor, logits_BC: Tensor, labels_B: Tensor) -> None:
+    def add(self, indices_B: Tensor, losses_B: Tensor, logits_BC: Tensor) -> None:
         """Take in a batch that was trained on; the tensors must not be written to afterwards.
 
         Args:
             indices_B: sample numbers, int64, on the CPU.
-            losses_B: (B,) and ``logits_BC`` (B, C) of any floating type, and ``labels_B`` int64 (B,), on one device.
+            losses_B, logits_BC: of any floating type, on one device.
         """
-        self._waiting.append((indices_B, losses_B.detach(), logits_BC.detach(), labels_B))
+        self._waiting.append((indices_B, losses_B.detach(), logits_BC.detach()))
         self._num_waiting_values += logits_BC.numel()
         if self._num_waiting_values >= _MAX_WAITING_VALUES or len(self._waiting) >= _MAX_WAITING_BATCHES:
             self._reduce()
@@ -182,7 +184,8 @@ class SampleHistory:
     def _reduce(self) -> None:
         if not self._waiting:
             return
-        indices_B, losses_B, logits_BC, labels_B = (torch.cat(column) for column in zip(*self._waiting, strict=True))
+        indices_B, losses_B, logits_BC = (torch.cat(column) for column in zip(*self._waiting, strict=True))
+        labels_B = self._labels_N[indices_B].to(logits_BC.device)
         self._waiting, self._num_waiting_values = [], 0
         brought_2B = torch.stack([losses_B.float(), margins(logits_BC.float(), labels_B)])
         rows = indices_B.numpy()

@@ -164,11 +164,12 @@ def _measure(weights: Sequence[nn.Parameter], before: list[Tensor], grad_norms: 
     dots = [product.sum() for product in torch._foreach_mul(updates, gradients)]
     norms = (torch._foreach_norm(tensors) for tensors in (before, after, updates, centred))
     columns = [*norms, grad_norms, torch._foreach_norm(gradients), dots]
-    return _Measured(*(_numbers(column) for column in columns))
+    numbers = _numbers([value for column in columns for value in column])
+    return _Measured(*(numbers[start : start + len(after)] for start in range(0, len(numbers), len(after))))
 
 
 def _numbers(values: list[Tensor]) -> list[float]:
-    """Of tensors without dimensions; those of a model spread over several devices or types come one by one."""
+    """Of tensors without dimensions; those of a model on several devices or of several types come one by one."""
     if len({(value.device, value.dtype) for value in values}) > 1:
         return [value.item() for value in values]
     return torch.stack(values).tolist()

@@ -120,14 +120,32 @@ def test_what_the_model_was_fed():
     assert (signals.input_min, signals.input_max) == (float(batch.min()), float(batch.max()))
 
 
-def test_outputs_are_those_of_the_first_pass_only():
+def test_units_are_dead_only_if_they_are_in_all_passes():
     model = mlp()
-    with torch.inference_mode(), watch_activations(model) as watch:
-        first = model(inputs())
-        model(inputs() * 1000)
-    signals = watch.summary()
-    assert signals.outputs.logits_max == float(first.max())
-    assert signals.num_activation_layers == 2
+    on, off = torch.ones(20, 8) * torch.rand(20, 1), -torch.ones(20, 8) * torch.rand(20, 1)
+    both = seen(model, torch.cat([on, off]))
+    with torch.inference_mode(), watch_activations(model, num_passes=2) as watch:
+        model(on)
+        model(off)
+    assert watch.summary().dead_share == both.dead_share < seen(model, on).dead_share
+    assert watch.summary().num_activation_layers == 2
+
+
+@pytest.mark.parametrize(("num_passes", "num_seen"), [(1, 1), (3, 3), (16, 16), (17, 9), (100, 15)])
+def test_many_passes_are_looked_at_in_part(num_passes, num_seen):
+    model = mlp(nn.Tanh)
+    with torch.inference_mode(), watch_activations(model, num_passes) as watch:
+        for number in range(num_passes):
+            model(torch.full((40, 8), float(number)))
+    assert {len(calls) for calls in watch._calls.values()} == {num_seen}
+    assert watch.summary().input_max >= 0.9 * (num_passes - 1) - 1
+    assert sum(map(len, watch._inputs)) <= 160 and num_hooks(model) == 0
+
+
+def test_samples_of_a_sorted_batch_are_spread_over_it():
+    batch = torch.linspace(-1, 1, 600)[:, None].expand(600, 8)
+    signals = seen(mlp(), batch)
+    assert signals.input_min == -1.0 and signals.input_max > 0.98
 
 
 def test_functional_activations_cannot_be_seen():
@@ -143,12 +161,13 @@ def test_activations_called_by_keyword_or_on_a_vector_do_no_harm():
     class Unusual(nn.Module):
         def __init__(self) -> None:
             super().__init__()
-            self.relu, self.tanh = nn.ReLU(), nn.Tanh()
+            self.relu, self.gelu, self.tanh = nn.ReLU(), nn.GELU(), nn.Tanh()
 
         def forward(self, x: torch.Tensor) -> torch.Tensor:
-            return self.relu(input=x) + self.tanh(x.mean())
+            return self.relu(input=x) + self.gelu(input=x) + self.tanh(x.mean())
 
-    assert seen(Unusual(), inputs()).num_activation_layers == 1
+    signals = seen(Unusual(), inputs())
+    assert signals.num_activation_layers == 1 and signals.dead_share == 0.0
 
 
 def test_a_model_that_was_not_called_has_no_signals():
@@ -171,12 +190,11 @@ def num_hooks(model: nn.Module) -> int:
     return sum(len(module._forward_hooks) + len(module._forward_pre_hooks) for module in model.modules())
 
 
-def test_hooks_are_gone_after_the_first_pass_and_after_an_error():
-    model = mlp()
+def test_hooks_are_gone_afterwards_and_after_an_error():
+    model = mlp(nn.GELU)
     with torch.inference_mode(), watch_activations(model):
         assert num_hooks(model) == 5
-        model(inputs())
-        assert num_hooks(model) == 0
+    assert num_hooks(model) == 0
     with pytest.raises(RuntimeError), watch_activations(model):
         model(torch.zeros(2, 5))
     assert num_hooks(model) == 0
