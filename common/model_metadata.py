@@ -8,7 +8,6 @@ as ``model_spec["preprocessing"]`` says (resize, scale to 0..1, subtract the mea
 from __future__ import annotations
 
 import json
-import math
 import zipfile
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
@@ -24,6 +23,7 @@ INPUT_NAME = "input"
 OUTPUT_NAME = "logits"
 PRECISIONS = ("fp32", "fp16", "int8")
 _MAX_TEXT_BYTES = 64 * 2**20
+_FLOAT32_MAX = 3.4e38
 
 
 @dataclass(frozen=True)
@@ -161,7 +161,8 @@ def _is_count(value: object) -> bool:
 
 
 def _is_number(value: object) -> bool:
-    return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
+    # The bounds are those of float32; they keep out NaN as well.
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and abs(value) < _FLOAT32_MAX
 
 
 def _malformed(path: str | Path, what: str) -> InputFileError:
