@@ -72,7 +72,7 @@ class Model(Section):
     )
     hidden_dims: Widths | None = Field(
         None,
-        description="Widths of the hidden layers, of the blocks of `simple_cnn`, or of the MLPs of `small_transformer`; "
+        description="Widths of the hidden layers, of `simple_cnn`'s blocks, or of `small_transformer`'s MLPs; "
         "null takes the architecture's own.",
     )
     activation: Activation = Field("relu", description="Non-linearity, where the architecture leaves a choice.")
