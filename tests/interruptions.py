@@ -17,6 +17,7 @@ import json
 import os
 import resource
 import shutil
+import signal
 import subprocess
 import sys
 import traceback
@@ -143,6 +144,9 @@ def _act(plan: dict[str, Any]) -> Callable[[int, str, str], None]:
     """What a fork does before a change, as the test asked for it."""
     if plan["kind"] == "die":
         return lambda number, what, path: os._exit(KILLED) if number == plan["at"] else None
+    if plan["kind"] == "signal":
+        asked = getattr(signal, plan["signal"])
+        return lambda number, what, path: os.kill(os.getpid(), asked) if number == plan["at"] else None
     if plan["kind"] == "fail":
         return functools.partial(_fail, plan)
     if plan["kind"] == "record":
@@ -197,10 +201,14 @@ class PreparedTrainer:
     def train(self, folder: Path, *arguments: object, **plan: Any) -> Outcome:
         """``python training_orchestrator.py ARGUMENTS`` in ``folder``, disturbed as ``plan`` says.
 
-        Plans: none at all; ``kind="die", at=N`` ends the process before its Nth change; ``kind="fail", at=N,
-        errno=NAME, lasting=BOOL`` lets the change fail, and with ``lasting`` every later one; ``kind="limit",
-        size_bytes=SIZE`` has the system refuse larger files; ``kind="record", into=FOLDER`` copies ``folder`` into
-        ``FOLDER/N`` before every change N and lists them in ``changes.txt``.
+        Plans, with what comes after ``kind``; without one nothing is disturbed:
+
+        - ``"die", at=N``: the process ends before its Nth change;
+        - ``"signal", at=N, signal=NAME``: it signals itself there;
+        - ``"fail", at=N, errno=NAME, lasting=BOOL``: the change fails, with ``lasting`` every later one too;
+        - ``"limit", size_bytes=SIZE``: the system refuses larger files;
+        - ``"record", into=FOLDER``: ``folder`` is copied into ``FOLDER/N`` before every change N, and ``changes.txt``
+          lists them.
         """
         request = {"folder": str(folder), "arguments": [str(argument) for argument in arguments],
                    "plan": {"kind": "none", **{key: str(value) if isinstance(value, Path) else value

@@ -197,20 +197,20 @@ def _what_is_wrong(workplace: Path, whole: Path) -> list[str]:
 def _survivors(sessions: list[int]) -> list[int]:
     """Processes of killed trainings that go on; they have a while to notice."""
     end = time.monotonic() + ORPHANS_END_WITHIN_S
-    while (alive := [pid for pid, session in _running() if session in sessions]) and time.monotonic() < end:
+    while (alive := running_in_sessions(sessions)) and time.monotonic() < end:
         time.sleep(0.05)
     return alive
 
 
-def _running() -> list[tuple[int, int]]:
-    """Process and session number of every process that has not ended."""
+def running_in_sessions(sessions: list[int]) -> list[int]:
+    """The processes of these sessions that have not ended; a zombie has."""
     found = []
     for entry in Path("/proc").iterdir():
         if entry.name.isdigit():
             try:
-                fields = (entry / "stat").read_text().rpartition(")")[2].split()
+                state, _, _, session = (entry / "stat").read_text().rpartition(")")[2].split()[:4]
             except (FileNotFoundError, ProcessLookupError):
                 continue
-            if fields[0] not in "ZX":
-                found.append((int(entry.name), int(fields[3])))
+            if state not in "ZX" and int(session) in sessions:
+                found.append(int(entry.name))
     return found
