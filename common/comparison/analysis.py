@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 from common.comparison.changes import FieldChange
 from common.comparison.evidence import Comparison, mean
 from common.comparison.measures import BY_KEY, GAP, Measure
-from common.comparison.runs import Run, epoch_value
+from common.comparison.runs import Run, epoch_value, number
 
 VAL_ACC, VAL_LOSS, TRAIN_ACC = (BY_KEY[key] for key in ("val_acc", "val_loss", "train_acc"))
 # A validation loss that ends this much above its best has turned upwards, and did not just waver.
@@ -87,8 +87,8 @@ def _gap_noise(comparison: Comparison) -> float | None:
         spread = [_standard_error(runs) for runs in comparison.compared]
         return None if None in spread else 2.0 * math.hypot(*(error for error in spread if error is not None))
     run = comparison.compared[0][0]
-    num_val, accuracy = run.dataset.get("num_val"), mean(comparison.means(VAL_ACC))
-    if not isinstance(num_val, int) or num_val < 1 or accuracy is None:
+    num_val, accuracy = number(run.dataset.get("num_val")), mean(comparison.means(VAL_ACC))
+    if num_val is None or num_val < 1 or accuracy is None:
         return None
     share = min(max(accuracy / 100.0, 0.0), 1.0)
     return 100.0 * 2.0 * math.sqrt(2.0 * share * (1.0 - share) / num_val)

@@ -49,13 +49,15 @@ def config_changes(baseline: Run, optimized: Run, diagnosis: Path | None) -> lis
     comments = _comments(optimized)
     notes = (optimized.config.experiment.notes or "").splitlines()
     report = _report_lines(diagnosis)
+    differences = config_differences(baseline.config, optimized.config)
+    guides = _guides() if differences else []
     changes = []
-    for key, old, new in config_differences(baseline.config, optimized.config):
+    for key, old, new in differences:
         sources = [
             *([f"config: {comments[key]}"] if key in comments else []),
             *(f"notes: {line.strip()}" for line in notes if _names(line, key)),
             *_in_report(report, key, diagnosis),
-            *_from_guides(baseline.config, key, old, new),
+            *_from_guides(guides, baseline.config, key, old, new),
         ]
         changes.append(FieldChange(key, old, new, sources, not _is_without_influence(key)))
     return changes
@@ -123,10 +125,10 @@ def _names(text: str, key: str) -> bool:
     return re.search(rf"(?<![\w.]){re.escape(key)}(?![\w.]*\w)", text) is not None
 
 
-def _from_guides(baseline: Config, key: str, old: Any, new: Any) -> list[str]:
+def _from_guides(guides: Sequence[Any], baseline: Config, key: str, old: Any, new: Any) -> list[str]:
     """Recommendations of the guides that would have made this change, or else one in the same direction."""
     same, alike = [], []
-    for guide in _guides():
+    for guide in guides:
         for recommendation in guide.recommendations:
             if key not in recommendation.config:
                 continue

@@ -56,7 +56,7 @@ def _data(sides: Sequence[Side]) -> Iterator[Finding]:
 
 def _validation_sets(sides: Sequence[Side]) -> Iterator[Finding]:
     sizes = [sorted({number(run.dataset.get("num_val")) or 0 for run in side.runs}) for side in sides]
-    classes = {tuple(map(str, run.dataset.get("class_names") or ())) for run in _runs(sides)}
+    classes = {str(run.dataset.get("class_names")) for run in _runs(sides)}
     if sizes[0] != sizes[1] or len(sizes[0]) > 1:
         shown = [" and ".join(f"{size:.0f}" for size in side) for side in sizes]
         yield Finding(f"the validation sets differ: {shown[0]} and {shown[1]} examples", True)

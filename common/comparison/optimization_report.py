@@ -57,7 +57,7 @@ def profile_section(comparison: Comparison) -> str:
         ("GPU memory, highest", lambda run: run.largest("gpu_mem_gb"), lambda value: f"{value:.1f} GB"),
         ("GPU energy", Run.energy_j, lambda value: f"{value:.0f} J"),
         ("CPU utilisation", lambda run: run.mean("cpu_util"), lambda value: f"{value:.0f}%"),
-        ("Parameters", lambda run: run.facts.get("num_parameters"), lambda value: format_count(round(value))),
+        ("Parameters", Run.num_parameters, lambda value: format_count(round(value))),
     ]
     status = ("Ended", *(_statuses(runs) for runs in comparison.compared))
     table = markdown.table(
@@ -164,7 +164,7 @@ def _deterministic(run: Run) -> str:
     recorded = mapping(run.environment.get("run")).get("deterministic")
     if recorded is None and run.config is not None:
         recorded = run.config.reproducibility.deterministic
-    return {True: "yes", False: "no"}.get(recorded, "unknown")
+    return "yes" if recorded is True else "no" if recorded is False else "unknown"
 
 
 def _short(value: object) -> str:

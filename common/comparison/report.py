@@ -64,7 +64,7 @@ def cost_section(comparison: Comparison) -> str:
         ("Time in all", Run.duration_s, format_duration),
         ("Time per epoch", lambda run: run.mean("time_s"), format_duration),
         ("GPU energy", Run.energy_j, _energy),
-        ("Parameters", lambda run: run.facts.get("num_parameters"), lambda value: format_count(round(value))),
+        ("Parameters", Run.num_parameters, lambda value: format_count(round(value))),
     ]
     rows = [_cost_row(comparison, *row) for row in measured]
     table = markdown.table(["Cost of a run", "Baseline", "Optimized", "Change"], rows)

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import glob
 import json
-import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -24,6 +23,9 @@ if TYPE_CHECKING:
 
 METRICS_NAME = "metrics.json"
 SEED_PATTERN = "seed_*"
+# What no training reaches is a damaged file; sums and squares of less stay finite.
+MAX_EPOCHS = 10**7
+MAX_NUMBER = 1e100
 
 
 @dataclass(frozen=True)
@@ -74,9 +76,11 @@ class Run:
     def mode(self) -> str:
         return str(self.facts.get("mode"))
 
-    @property
+    @cached_property
     def epochs(self) -> Sequence[Mapping[str, Any]]:
-        return self.document["epochs"]
+        """The epochs in order; a measure that is no finite number is None."""
+        numbered = {entry["num"]: entry for entry in self.document["epochs"] if 0 < entry["num"] <= MAX_EPOCHS}
+        return [{**_cleaned(entry), "num": int(num)} for num, entry in sorted(numbered.items())]
 
     @property
     def events(self) -> Sequence[Mapping[str, Any]]:
@@ -90,7 +94,10 @@ class Run:
     @property
     def best_epoch(self) -> int | None:
         epoch = self.best.get("epoch")
-        return epoch if type(epoch) is int else None
+        return epoch if type(epoch) is int and any(entry["num"] == epoch for entry in self.epochs) else None
+
+    def num_parameters(self) -> float | None:
+        return number(self.facts.get("num_parameters"))
 
     def value(self, measure: Measure, at: str = "best") -> float | None:
         """A measure at the ``best`` or the ``final`` epoch; ``test_...`` on the test set, whatever ``at`` is."""
@@ -201,14 +208,14 @@ def epoch_value(values: Mapping[str, Any], measure: Measure) -> float | None:
 
 
 def number(value: object) -> float | None:
-    """A finite number as float, anything else as None."""
+    """A finite number as float, anything else, and what is beyond 1e100, as None."""
     if isinstance(value, bool) or not isinstance(value, (int, float)):
         return None
     try:
         value = float(value)
     except OverflowError:
         return None
-    return value if math.isfinite(value) else None
+    return value if abs(value) <= MAX_NUMBER else None
 
 
 def total(values: Sequence[object]) -> float | None:
@@ -219,6 +226,10 @@ def total(values: Sequence[object]) -> float | None:
 
 def mapping(value: object) -> Mapping[str, Any]:
     return value if isinstance(value, Mapping) else {}
+
+
+def _cleaned(values: Mapping[str, Any]) -> dict[str, Any]:
+    return {key: value if key == "weights_sha256" else number(value) for key, value in values.items()}
 
 
 def _metrics_files(path: str, flag: str, notices: list[str]) -> Iterator[Path]:
