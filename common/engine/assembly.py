@@ -175,7 +175,7 @@ def _state(config: Config, dataset: Dataset, model: nn.Module, *, steps_per_epoc
         scheduler=scheduler,
         ema=ema,
         scaler=scaler,
-        sample_history=SampleHistory(dataset.splits["train"].num_samples),
+        sample_history=SampleHistory(dataset.splits["train"].labels),
         progress=Progress(),
         config=config_to_mapping(config),
         model_spec=_model_spec(config, dataset, model),

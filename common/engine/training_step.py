@@ -160,7 +160,7 @@ class TrainingStep:
         losses_B = self._loss.per_sample(logits_BC, labels_B, mix_labels_B, mix_lambda_B)
         if not micro.counts:
             return losses_B.sum() * 0.0
-        self._sample_history.add(batch.indices, losses_B, logits_BC, labels_B)
+        self._sample_history.add(batch.indices, losses_B, logits_BC)
         return losses_B.sum()
 
     def _result(

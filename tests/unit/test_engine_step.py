@@ -41,7 +41,7 @@ class Rig:
             autocast=contextlib.nullcontext,
             world=World(),
             averaged_model=self.model,
-            sample_history=SampleHistory(6),
+            sample_history=SampleHistory(torch.zeros(6, dtype=torch.int64)),
         )
 
     def run(self, inputs: torch.Tensor, labels: torch.Tensor, *, sizes: list[int] | None = None, step: int = 0):
