@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any
 from common.plots import (
     BLUE,
     INK,
-    LOG_RATIO_LOSS,
     VERMILION,
     finish_epoch_axis,
     finite_value,
@@ -26,6 +25,10 @@ if TYPE_CHECKING:
 COLOURS = (BLUE, VERMILION)
 RINGS = ("o", "D")  # told apart by shape too, where the two colours meet
 MAX_EPOCHS_WITH_DOTS = 20
+# Curves that end close together are told apart better on a logarithmic axis.
+LOG_RATIO = 20.0
+FEWEST_VALUES_TO_ZOOM = 60
+ZOOM_BELOW = 0.35
 PANELS = (("loss", "Cross-entropy loss"), ("acc", "Accuracy (%)"))
 
 
@@ -58,8 +61,8 @@ def plot_comparison(baseline: Curves, optimized: Curves, path: str | Path, title
     with house_style():
         figure = new_figure(8.6, 8.2)
         panels = figure.subplots(2, sharex=True)
-        figure.subplots_adjust(left=0.12, right=0.965, top=0.795, bottom=0.08, hspace=0.12)
-        plain_text(figure.suptitle(title, x=0.12, y=0.975, ha="left", fontsize=15, fontweight="bold"))
+        figure.subplots_adjust(left=0.135, right=0.965, top=0.795, bottom=0.08, hspace=0.12)
+        plain_text(figure.suptitle(title, x=0.135, y=0.975, ha="left", fontsize=15, fontweight="bold"))
         for axes, (kind, label) in zip(panels, PANELS, strict=True):
             for side, colour, ring in zip((baseline, optimized), COLOURS, RINGS, strict=True):
                 _draw_side(axes, side, kind, colour, ring, dotted=len(numbers) <= MAX_EPOCHS_WITH_DOTS)
@@ -67,7 +70,7 @@ def plot_comparison(baseline: Curves, optimized: Curves, path: str | Path, title
         finish_epoch_axis(panels, numbers, None)
         figure.align_ylabels(panels)
         handles, labels = panels[-1].get_legend_handles_labels()
-        figure.legend(handles, labels, loc="upper left", bbox_to_anchor=(0.105, 0.94), ncols=2, frameon=False,
+        figure.legend(handles, labels, loc="upper left", bbox_to_anchor=(0.12, 0.94), ncols=2, frameon=False,
                       fontsize=12, handlelength=2.4, columnspacing=2.0)  # fmt: skip
         save_figure(figure, path)
 
@@ -131,15 +134,27 @@ def _best_label(side: Curves, best: Sequence[tuple[int, float]]) -> str:
 
 
 def _finish_panel(axes: Axes, kind: str, label: str) -> None:
-    drawn = [value for line in axes.lines for value in line.get_ydata() if line.get_transform() == axes.transData]
+    drawn = [
+        float(value) for line in axes.lines for value in line.get_ydata() if line.get_transform() == axes.transData
+    ]
     axes.margins(y=0.07)
-    if kind == "loss" and drawn and min(drawn) > 0 and max(drawn) / min(drawn) >= LOG_RATIO_LOSS:
-        axes.set_yscale("log")
-        label = "Cross-entropy (log)"
-    if kind == "acc":
-        bottom, top = axes.get_ylim()
-        axes.set_ylim(max(bottom, -3.0), min(top, 103.0))
     axes.set_ylabel(label)
     if not drawn:
         axes.set_yticks([])
         axes.text(0.5, 0.5, "no finite value", color=INK, ha="center", transform=axes.transAxes)
+    elif kind == "loss" and min(drawn) > 0 and max(drawn) / min(drawn) >= LOG_RATIO:
+        axes.set_yscale("log")
+        axes.set_ylabel("Cross-entropy (log)")
+    elif kind == "acc":
+        _zoom_on_the_plateau(axes, sorted(drawn))
+
+
+def _zoom_on_the_plateau(axes: Axes, drawn: Sequence[float]) -> None:
+    """Where a few early epochs would take most of the panel, they are cut off, and the label says so."""
+    bottom, top = axes.get_ylim()
+    plateau = drawn[len(drawn) // 10]
+    if len(drawn) >= FEWEST_VALUES_TO_ZOOM and drawn[-1] - plateau < ZOOM_BELOW * (drawn[-1] - drawn[0]):
+        bottom = plateau - 0.15 * max(drawn[-1] - plateau, 1.0)
+        top = drawn[-1] + 0.1 * max(drawn[-1] - plateau, 1.0)
+        axes.set_ylabel("Accuracy (%)\nearly epochs cut off")
+    axes.set_ylim(max(bottom, -3.0), min(top, 103.0))

@@ -14,6 +14,11 @@ themselves are counted, as an upper bound, since the permutation test can only t
     python benchmarks/statistics/false_better.py
     python benchmarks/statistics/false_better.py --repetitions 5000 --json
 
+Shares of "better" in 20,000 repetitions, k = 3 / 5 / 10, in about a minute on one core:
+
+    paired    normal 2.51 / 2.69 / 2.35%   accuracy 1.98 / 2.57 / 1.72%   skewed 1.54 / 1.85 / 2.02%
+    unpaired  normal 1.69 / 1.98 / 2.42%   accuracy 1.67 / 1.45 / 2.49%   skewed 1.36 / 1.26 / 1.94%
+
 Exit code 1 where a share for normal scores exceeds 2.8%.
 """
 

@@ -138,11 +138,12 @@ def _one_run(comparison: Comparison) -> str:
     models = comparison.models
     if models is None:
         return f"{lead}; train three seeds a side or more."
-    differ = "differ" if models.differ else "cannot be told apart"
-    return (
-        f"{lead}; these two trained models {differ} on {models.num_examples} examples "
-        f"({p_text(models.test.p_value)}), but {FALSE_ALARM}{_plan(comparison)}."
-    )
+    p_value = p_text(models.test.p_value)
+    if models.differ:
+        told = f"differ on {models.num_examples} examples ({p_value}), but {FALSE_ALARM}"
+    else:
+        told = f"cannot be told apart on {models.num_examples} examples ({p_value})"
+    return f"{lead}; these two trained models {told}{_plan(comparison)}."
 
 
 def _plan(comparison: Comparison) -> str:

@@ -96,6 +96,12 @@ def test_one_run_a_side_speaks_about_two_models(tmp_path):
     assert f"about {comparison.models.needed_for_effect} seeds a side would show a difference of 16.00 points" in text
 
 
+def test_alike_models_are_no_equal_configurations(tmp_path):
+    text = headline(compared(write_run(tmp_path / "a", num_right=190), write_run(tmp_path / "b", num_right=191)))
+    assert "these two trained models cannot be told apart on 200 examples (p = 1.0000); about" in text
+    assert text.startswith("**Not enough evidence** about the configurations")
+
+
 def test_without_predictions_one_run_a_side_is_only_described(tmp_path):
     first = write_run(tmp_path / "a", num_right=160, with_predictions=False)
     second = write_run(tmp_path / "b", num_right=192)

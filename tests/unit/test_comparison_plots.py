@@ -84,3 +84,21 @@ def test_the_same_values_give_the_same_bytes(tmp_path):
     for name in ("c.png", "d.png"):
         plot_comparison(Curves("a", [run(60, 70)]), Curves("b", [run(70, 71)]), tmp_path / name, "t")
     assert (tmp_path / "c.png").read_bytes() == (tmp_path / "d.png").read_bytes()
+
+
+def test_early_epochs_do_not_squeeze_the_plateau(tmp_path, drawn):
+    values = [20, 60, *(95 + 0.1 * (num % 5) for num in range(30))]
+    sides = [Curves(name, [run(*values)]) for name in "ab"]
+    plot_comparison(*sides, tmp_path / "c.png", "")
+    accuracy = drawn[0].axes[1]
+    assert 90 < accuracy.get_ylim()[0] < 95
+    assert "early epochs cut off" in accuracy.get_ylabel()
+    plot_comparison(*(Curves(name, [run(20, 60, 95)]) for name in "ab"), tmp_path / "c.png", "")
+    assert drawn[1].axes[1].get_ylim()[0] < 20
+
+
+def test_losses_far_apart_are_drawn_on_a_logarithmic_axis(tmp_path, drawn):
+    far = [epoch(1, 50.0, val_loss=2.0), epoch(2, 60.0, val_loss=0.05)]
+    plot_comparison(Curves("a", [(far, 2)]), Curves("b", [(far, 2)]), tmp_path / "c.png", "")
+    assert drawn[0].axes[0].get_yscale() == "log"
+    assert drawn[0].axes[0].get_ylabel() == "Cross-entropy (log)"
