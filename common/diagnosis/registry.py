@@ -85,7 +85,7 @@ CAUSES = (
     Cause("saturating_activations", "vanishing_gradients", "the gradient vanishes on its way to the first layers",
           "Each sigmoid or tanh shrinks it, so that a deep stack leaves the first layers as they were at random.",
           code.saturating_activations, ("use_relu",), ByHand("replace_saturating_activations", "Use relu or gelu in "
-          "the network's code, or shortcuts and normalisation.")),
+          "the network's code, with normalisation or shortcuts.")),
     Cause("learning_rate_too_low", "convergence_stall", "the learning rate is far too low",
           "Steps this short do not leave the start within any number of epochs that one would wait for.",
           settings.learning_rate_too_low, ("increase_lr",)),
