@@ -71,7 +71,7 @@ def plot_comparison(baseline: Curves, optimized: Curves, path: str | Path, title
         figure.align_ylabels(panels)
         handles, labels = panels[-1].get_legend_handles_labels()
         figure.legend(handles, labels, loc="upper left", bbox_to_anchor=(0.12, 0.94), ncols=2, frameon=False,
-                      fontsize=12, handlelength=2.4, columnspacing=2.0)  # fmt: skip
+                      fontsize=12, handlelength=2.4, columnspacing=1.0)  # fmt: skip
         save_figure(figure, path)
 
 
