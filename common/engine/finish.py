@@ -64,6 +64,18 @@ def next_command(session: Session) -> str:
     return f"python checkpoint_inspector.py --checkpoint {path}"
 
 
+def _next_phase(session: Session) -> str:
+    """The first command of the phase that follows."""
+    folder = session.folder.path
+    best = session.folder.checkpoints / session.parts.plan.best_name
+    return {
+        "baseline": f"python diagnostic_tool.py --run {folder}",
+        "optimization": "python compare_results.py --baseline results/baseline/metrics.json "
+        f"--optimized {session.folder.metrics} --output comparison.md",
+        "production": f"python export_model.py --checkpoint {best} --format onnx --output models/production_model.onnx",
+    }[session.request.mode]
+
+
 def _load_best_weights(session: Session) -> None:
     """Put the best epoch's weights into the model, where the run keeps them; else the last epoch's stay."""
     parts, plan, state = session.parts, session.parts.plan, session.parts.state
@@ -179,7 +191,12 @@ def _write_report(session: Session, document: Mapping) -> None:
         config_text=folder.config.read_text(encoding="utf-8"),
         checkpoint_sizes=store.sizes(),
         checks=checks,
-        decision=decide(document, checks, target_val_acc=config.target.val_acc, next_command=next_command(session)),
+        decision=decide(
+            document,
+            checks,
+            target_val_acc=config.target.val_acc,
+            next_command=f"{next_command(session)}\n{_next_phase(session)}",
+        ),
         notices=session.notices,
     )
     atomic.write_text(folder.results(session.request.mode), text)
