@@ -13,9 +13,9 @@ In metrics.json                           Made by
 ``epochs[].health.recall``                ``recall_signals``, the validation split
 ``epochs[].health.grad_norm_series``      ``series_signals`` of the gradient norms of the epoch's steps
 ``epochs[].health.loss_series``           ``series_signals`` of the losses of the epoch's steps
-``epochs[].health.batch_label_entropy``    ``BatchMixing``, the epoch's first 50 batches: a ratio, 1 for shuffled data
 ``signals.data``                          ``measure_data``, once before training; see ``DataSignals``, ``SplitSignals``
 ``signals.initial_loss_ratio``            ``initial_loss_ratio`` of the first step's loss
+``signals.batch_label_entropy_ratio``      ``batch_label_entropy_ratio`` of the first epoch's batches
 ``signals.initial_weights``               ``WeightProbe``, the very first step
 ========================================  ============================================================================
 
@@ -40,13 +40,13 @@ splits prepared differently                        input_mean and input_std of t
 wrong labels, shuffled labels                      margin_mean_quantiles, negative_margin_share;
                                                    nearest_neighbour_agreement_pct, linear_acc_pct
 validation samples copied from training            num_in_train, num_near_train
-sorted data                                        batch_label_entropy
+sorted data                                        batch_label_entropy_ratio
 validation split too small                         val_standard_error_50_pct, val_standard_error_90_pct
 =================================================  ===================================================================
 """
 
 from common.health.activations import ActivationSignals, ActivationWatch, watch_activations
-from common.health.batches import BatchMixing
+from common.health.batches import batch_label_entropy_ratio
 from common.health.data_signals import DataSignals, SplitSignals, measure_data
 from common.health.outputs import OutputSignals, initial_loss_ratio, output_signals, recall_signals
 from common.health.sample_history import SampleHistory, SampleSignals
@@ -56,7 +56,6 @@ from common.health.step_probe import WeightProbe, WeightSignals
 __all__ = [
     "ActivationSignals",
     "ActivationWatch",
-    "BatchMixing",
     "DataSignals",
     "OutputSignals",
     "SampleHistory",
@@ -64,6 +63,7 @@ __all__ = [
     "SplitSignals",
     "WeightProbe",
     "WeightSignals",
+    "batch_label_entropy_ratio",
     "initial_loss_ratio",
     "measure_data",
     "output_signals",

@@ -142,9 +142,10 @@ def _layers(model: nn.Module) -> dict[str, nn.Parameter]:
 
 def _rows(tensor: Tensor) -> Tensor:
     """All rows, or evenly spread ones of a large tensor, in float32 at least."""
-    # Two rows at the least, or units could not be compared.
-    step = min(-(-tensor.numel() // _MAX_ELEMENTS), max(len(tensor) - 1, 1))
-    rows = tensor.detach()[::step]
+    rows = tensor.detach()
+    if rows.numel() > _MAX_ELEMENTS:
+        # Two rows at the least, or units could not be compared.
+        rows = rows[:: min(-(-rows.numel() // _MAX_ELEMENTS), max(len(rows) - 1, 1))]
     return rows.float() if rows.dtype in _HALF else rows
 
 
