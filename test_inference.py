@@ -139,6 +139,8 @@ def show(result: SessionResult, args: argparse.Namespace, console: Console) -> N
     else:
         lines = [report.TITLE, "", report.batch_size_table(result.measurements)]
     first = result.measurements[0]
+    for measurement in result.measurements:
+        lines += report.overload_lines(measurement)
     if not args.quiet:
         lines += ["", *report.model_lines(first.engine), *report.test_data_lines(first, args.test_data)]
         for measurement in result.measurements:
@@ -146,7 +148,7 @@ def show(result: SessionResult, args: argparse.Namespace, console: Console) -> N
     for comparison in result.comparisons:
         lines += ["", *report.comparison_lines(comparison)]
     if result.gates:
-        lines += ["", *(f"Required {gate.name}: {gate.verdict}; {gate.message}" for gate in result.gates)]
+        lines += ["", *(report.gate_line(gate, several=not single) for gate in result.gates)]
     for line in lines:
         console.result(line)
     if args.json:

@@ -13,6 +13,8 @@ from common.inference.model_files import model_format
 from common.model_metadata import ModelMetadata
 
 DEVICE_FIELD = "--device"
+# As CUDA, ONNX Runtime, PyTorch and the C++ library say it.
+_OUT_OF_MEMORY = ("out of memory", "failed to allocate", "can't allocate memory", "bad_alloc")
 
 
 class Engine(ABC):
@@ -72,8 +74,8 @@ class Engine(ABC):
             )
 
     def _first_failure(self, error: Exception, shape: tuple[int, ...]) -> ToolError:
-        reason = first_line(error)
-        if "out of memory" in str(error).lower() or "failed to allocate" in str(error).lower():
+        reason, message = reason_of(error), str(error).lower()
+        if any(phrase in message for phrase in _OUT_OF_MEMORY):
             return RunFailedError(f"out of memory with a batch of {shape[0]} ({reason})", path=self.path,
                                   hint="use a smaller --batch-size")  # fmt: skip
         return InputFileError(f"cannot run inputs of shape {shape} ({reason})", path=self.path)
@@ -106,9 +108,12 @@ def open_model(path: str | Path, device: str = "auto", num_threads: int = 1) -> 
     return torch_engines.OPENERS[kind](path, device, num_threads)
 
 
-def first_line(error: Exception) -> str:
-    """The first line of a message that may be many lines long, or the error's name."""
-    return str(error).strip().split("\n")[0][:300] or type(error).__name__
+def reason_of(error: Exception) -> str:
+    """The line that matters of a message that may be many lines long, or the error's name."""
+    lines = str(error).strip().split("\n")
+    # TorchScript puts its own traceback first, and what went wrong last.
+    line = lines[-1] if "TorchScript interpreter" in lines[0] else lines[0]
+    return line[:300] or type(error).__name__
 
 
 def _require_known_device(device: str) -> None:

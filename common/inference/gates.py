@@ -41,6 +41,8 @@ def _latency_gate(measurement: Measurement, limit_ms: float) -> Gate:
         message = f"{found.name} needs {found.num_needed} calls, there are {found.num_samples}; raise --duration"
     elif found.value_ms > limit_ms:
         verdict, message = "missed", f"{found.name} is {milliseconds(found.value_ms)}, above {limit}"
+    elif measurement.timings.num_unserved:
+        verdict, message = "not proven", "requests were still waiting when time was up; lower --rate"
     elif found.high_ms > limit_ms:
         verdict = "not proven"
         message = (

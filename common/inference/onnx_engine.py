@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from common.exits import EnvironmentLackError, InputFileError
-from common.inference.engines import DEVICE_FIELD, Engine, first_line
+from common.inference.engines import DEVICE_FIELD, Engine, reason_of
 from common.model_metadata import ONNX_KEY, ModelMetadata, parse_metadata
 
 CUDA, CPU = "CUDAExecutionProvider", "CPUExecutionProvider"
@@ -85,7 +85,7 @@ def new_session(path: Path, num_threads: int, cuda_index: int | None, *, profile
     try:
         return runtime.InferenceSession(str(path), options, providers=providers)
     except runtime_errors() as error:
-        raise InputFileError(f"is no model that ONNX Runtime can load ({first_line(error)})", path=path) from error
+        raise InputFileError(f"is no model that ONNX Runtime can load ({reason_of(error)})", path=path) from error
 
 
 def runtime_errors() -> tuple[type[Exception], ...]:

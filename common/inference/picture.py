@@ -26,6 +26,7 @@ from common.plots import (
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+    from matplotlib.axis import Axis
 
 ROW_HEIGHT_IN = 3.6
 MAX_POINTS = 20_000
@@ -51,9 +52,9 @@ def plot_latency(measurements: Sequence[Measurement], names: Sequence[str], path
         figure = new_figure(12.0, height)
         panels = figure.subplots(rows, 2, squeeze=False)
         figure.subplots_adjust(
-            left=0.075, right=0.98, top=1 - 1.25 / height, bottom=0.7 / height, hspace=0.55, wspace=0.2
+            left=0.095, right=0.98, top=1 - 1.25 / height, bottom=0.7 / height, hspace=0.55, wspace=0.2
         )
-        plain_text(figure.suptitle(title, x=0.075, y=1 - 0.2 / height, ha="left", va="top", fontsize=15,
+        plain_text(figure.suptitle(title, x=0.095, y=1 - 0.2 / height, ha="left", va="top", fontsize=15,
                                    fontweight="bold"))  # fmt: skip
         for row, measurement, name in zip(panels, measurements, names, strict=True):
             _draw_histogram(row[0], measurement, name)
@@ -66,13 +67,14 @@ def _draw_histogram(axes: Axes, measurement: Measurement, name: str) -> None:
     low, high = float(latency_ms.min()), float(latency_ms.max())
     log = low > 0 and high > LOG_RATIO * low
     bins = np.geomspace(low, high, NUM_BINS) if log else np.linspace(low, max(high, low * 1.001), NUM_BINS)
-    axes.hist(latency_ms, bins=bins, color=BLUE, log=True)
+    axes.hist(latency_ms, bins=bins, color=BLUE, log=True, zorder=2)
     if log:
         axes.set_xscale("log")
+        _plain_numbers(axes.xaxis)
     for found in _given(measurement):
         colour, style = _LINES[found.pct]
         label = f"{found.name} {milliseconds(found.value_ms)}"
-        axes.axvline(found.value_ms, color=colour, linestyle=style, linewidth=1.8, label=label)
+        axes.axvline(found.value_ms, color=colour, linestyle=style, linewidth=1.8, label=label, zorder=3)
     axes.set_xlabel("Latency (ms)")
     axes.set_ylabel(f"{name}\nCalls (log)")
     legend_above(axes)
@@ -91,12 +93,21 @@ def _draw_timeline(axes: Axes, measurement: Measurement) -> None:
         axes.axhline(found.value_ms, color=colour, linestyle=style, linewidth=1.2)
     if latency_ms.min() > 0 and latency_ms.max() > LOG_RATIO * latency_ms.min():
         axes.set_yscale("log")
+        _plain_numbers(axes.yaxis)
     else:
         axes.set_ylim(bottom=0)
     axes.set_xlabel("Time since the first call (s)")
     axes.set_ylabel("Latency (ms)", color=INK)
     axes.tick_params(color=FAINT)
     legend_above(axes)
+
+
+def _plain_numbers(axis: Axis) -> None:
+    """``0.1`` rather than a power of ten."""
+    from matplotlib.ticker import FuncFormatter, NullFormatter
+
+    axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    axis.set_minor_formatter(NullFormatter())
 
 
 def _given(measurement: Measurement) -> list[Percentile]:

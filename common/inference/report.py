@@ -9,6 +9,7 @@ from common import markdown
 from common.console import format_bytes, format_count, format_duration
 from common.inference.comparison import Comparison
 from common.inference.engines import Engine
+from common.inference.gates import Gate
 from common.inference.measurement import Measurement
 from common.inference.model_files import FORMAT_NAMES
 from common.inference.percentiles import CONFIDENCE
@@ -87,6 +88,23 @@ def comparison_lines(comparison: Comparison) -> list[str]:
     ]
 
 
+def overload_lines(measurement: Measurement) -> list[str]:
+    """What must be known wherever the latency of a model is shown that did not keep up with its schedule."""
+    unserved, arrived = measurement.timings.num_unserved, measurement.timings.num_calls
+    if not unserved:
+        return []
+    return [
+        f"Overloaded: {format_count(unserved)} of {format_count(arrived)} requests were still waiting when time was "
+        "up; they count with the time waited so far, so the true latency is higher",
+    ]
+
+
+def gate_line(gate: Gate, *, several: bool) -> str:
+    """A requirement and what came of it; ``several`` batch sizes were measured."""
+    where = f" at batch size {gate.batch_size}" if several else ""
+    return f"Required {gate.name}{where}: {gate.verdict}; {gate.message}"
+
+
 def test_data_lines(measurement: Measurement, path: str | Path) -> list[str]:
     """What was asked about, and what is wrong with it."""
     dataset = measurement.requests.dataset
@@ -123,17 +141,10 @@ def _schedule_lines(measurement: Measurement) -> list[str]:
     schedule = measurement.schedule
     if schedule is None:
         return []
-    lines = [
+    return [
         f"- Schedule: {schedule.rate_per_s:g} requests/s arriving at random (Poisson); latency counts from arrival; "
         f"the model was busy {schedule.busy_pct:.0f}% of the time, its own {_joined(schedule.model_percentiles[:1])}"
     ]
-    unserved = measurement.timings.num_unserved
-    if unserved:
-        lines.append(
-            f"- Overloaded: {format_count(unserved)} of {format_count(measurement.timings.num_calls)} requests were "
-            "still waiting when time was up; they count with the time waited so far, so latency is higher than shown"
-        )
-    return lines
 
 
 def _end_to_end_lines(measurement: Measurement) -> list[str]:

@@ -13,6 +13,7 @@ import sys
 import tempfile
 import time
 from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -28,47 +29,57 @@ _CLEAR_REFS = Path("/proc/self/clear_refs")
 _RESET_PEAK = "5"
 
 
-def probe(path: str, device: str, num_threads: int, inputs: np.ndarray) -> dict[str, Any]:
+def probe(path: Path, device: str, num_threads: int, inputs: np.ndarray) -> dict[str, Any]:
     """Import the runtime, open the model, call it; see ``resources.Resources`` for what is returned."""
-    path_of_model = Path(path)
-    kind = model_format(path_of_model)
-    begin_s = time.perf_counter()
-    importlib.import_module("common.inference.onnx_engine" if kind == "onnx" else "common.inference.torch_engines")
-    if kind == "onnx":
-        importlib.import_module("onnxruntime")
-    from common.inference.engines import open_model
-
-    imported_s = time.perf_counter()
-    gpu = None
-    if device.startswith("cuda"):
-        from common.inference.gpu_memory import GpuMemoryWatch
-
-        gpu = GpuMemoryWatch(device)
+    kind = model_format(path)
+    imported, import_s = _timed(lambda: _import_runtime(kind))
+    gpu = _gpu_watch(device)
     baseline_bytes = _status_bytes("VmRSS")
     with contextlib.suppress(OSError):
         _CLEAR_REFS.write_text(_RESET_PEAK)
-    opening_s = time.perf_counter()
-    engine = open_model(path_of_model, device, num_threads)
-    opened_s = time.perf_counter()
-    engine(inputs)
-    answered_s = time.perf_counter()
-    for _ in range(MAX_CALLS):
-        engine(inputs)
-        if time.perf_counter() - answered_s > CALLS_LIMIT_S:
-            break
-    report = {
-        "import_s": imported_s - begin_s,
-        "load_s": opened_s - opening_s,
-        "first_call_s": answered_s - opened_s,
+    engine, load_s = _timed(lambda: imported.open_model(path, device, num_threads))
+    _, first_call_s = _timed(lambda: engine(inputs))
+    _call_again(engine, inputs)
+    return {
+        "import_s": import_s,
+        "load_s": load_s,
+        "first_call_s": first_call_s,
         "baseline_bytes": baseline_bytes,
         "peak_bytes": _status_bytes("VmHWM"),
         "gpu": vars(gpu.read()) if gpu else None,
+        "nodes_by_provider": nodes_by_provider(path, device, num_threads, inputs) if kind == "onnx" and gpu else None,
     }
-    nodes = _nodes_by_provider(path_of_model, device, num_threads, inputs) if kind == "onnx" and gpu else None
-    return {**report, "nodes_by_provider": nodes}
 
 
-def _nodes_by_provider(path: Path, device: str, num_threads: int, inputs: np.ndarray) -> dict[str, int]:
+def _timed(action: Callable[[], Any]) -> tuple[Any, float]:
+    begin_s = time.perf_counter()
+    result = action()
+    return result, time.perf_counter() - begin_s
+
+
+def _import_runtime(kind: str) -> Any:
+    """The module to open a model with, once all that this kind of model needs is imported."""
+    names = ("onnxruntime", "common.inference.onnx_engine") if kind == "onnx" else ("common.inference.torch_engines",)
+    for name in names:
+        importlib.import_module(name)
+    return importlib.import_module("common.inference.engines")
+
+
+def _gpu_watch(device: str) -> Any:
+    if not device.startswith("cuda"):
+        return None
+    return importlib.import_module("common.inference.gpu_memory").GpuMemoryWatch(device)
+
+
+def _call_again(engine: Callable, inputs: np.ndarray) -> None:
+    end_s = time.perf_counter() + CALLS_LIMIT_S
+    for _ in range(MAX_CALLS):
+        engine(inputs)
+        if time.perf_counter() > end_s:
+            return
+
+
+def nodes_by_provider(path: Path, device: str, num_threads: int, inputs: np.ndarray) -> dict[str, int]:
     """How many nodes of the optimised graph each of ONNX Runtime's providers executes in one call."""
     from common.inference.onnx_engine import new_session
 
@@ -97,7 +108,7 @@ def main(argument: str) -> int:
     shape = (request["batch_size"], *request["input_shape"])
     inputs = np.random.default_rng(0).standard_normal(shape, dtype=np.float32)
     try:
-        report = probe(request["path"], request["device"], request["num_threads"], inputs)
+        report = probe(Path(request["path"]), request["device"], request["num_threads"], inputs)
     except ToolError as error:
         print(error, file=sys.stderr)
         return int(error.exit)

@@ -16,7 +16,7 @@ import torch
 from common.checkpoints import load_checkpoint, load_model
 from common.device import select_device
 from common.exits import EnvironmentLackError, InputFileError
-from common.inference.engines import DEVICE_FIELD, Engine, first_line
+from common.inference.engines import DEVICE_FIELD, Engine, reason_of
 from common.manifest import sha256_of_file
 from common.model_metadata import ModelMetadata, read_archive_metadata
 
@@ -102,6 +102,6 @@ def _load_errors(path: Path, what: str) -> Iterator[None]:
     try:
         yield
     except (*_FAILURES, OSError, EOFError) as error:
-        raise InputFileError(f"cannot be loaded as a {what} model ({first_line(error)})", path=path) from error
+        raise InputFileError(f"cannot be loaded as a {what} model ({reason_of(error)})", path=path) from error
     finally:
         logger.setLevel(level)
