@@ -12,7 +12,6 @@ from common.data import BatchSource, Dataset
 from common.engine.progress import CheckpointPlan, Criterion, EarlyStopping
 from common.engine.state import TrainingState
 from common.engine.training_step import TrainingStep
-from common.health import BatchMixing
 from common.parallel import World
 
 
@@ -66,7 +65,6 @@ class Parts:
     settings: TrainerSettings
     plan: CheckpointPlan
     autocast: Callable
-    batch_mixing: BatchMixing
     num_parameters: int
 
     @property

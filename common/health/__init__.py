@@ -7,15 +7,15 @@ booleans, lists, and None for what is not known. Shares are fractions in [0, 1];
 In metrics.json                           Made by
 ========================================  ============================================================================
 ``epochs[].health.weights``               ``WeightProbe``, the last step of the epoch; see ``WeightSignals``
-``epochs[].health.activations``           ``watch_activations``, validating; see ``ActivationSignals``
+``epochs[].health.activations``           ``watch_activations``, the first validation batch; see ``ActivationSignals``
                                           and ``OutputSignals``
 ``epochs[].health.samples``               ``SampleHistory``, all training samples; see ``SampleSignals``
 ``epochs[].health.recall``                ``recall_signals``, the validation split
 ``epochs[].health.grad_norm_series``      ``series_signals`` of the gradient norms of the epoch's steps
 ``epochs[].health.loss_series``           ``series_signals`` of the losses of the epoch's steps
+``epochs[].health.batch_label_entropy``    ``BatchMixing``, the epoch's first 50 batches: a ratio, 1 for shuffled data
 ``signals.data``                          ``measure_data``, once before training; see ``DataSignals``, ``SplitSignals``
 ``signals.initial_loss_ratio``            ``initial_loss_ratio`` of the first step's loss
-``signals.batch_label_entropy_ratio``      ``batch_label_entropy_ratio`` of the first epoch's batches
 ``signals.initial_weights``               ``WeightProbe``, the very first step
 ========================================  ============================================================================
 
@@ -36,17 +36,17 @@ extreme weight decay                               weight_norm_growth, weight_no
 too few units                                      narrowest_units
 too few or unevenly distributed samples            num_samples, class_counts, imbalance_ratio, recall_min
 unscaled inputs                                    input_mean, input_std, input_max, feature_std_ratio
-splits prepared differently                        input_mean and input_std of the splits, and as seen by the model
+splits prepared differently                        input_mean and input_std of the splits and of the first batch
 wrong labels, shuffled labels                      margin_mean_quantiles, negative_margin_share;
                                                    nearest_neighbour_agreement_pct, linear_acc_pct
 validation samples copied from training            num_in_train, num_near_train
-sorted data                                        batch_label_entropy_ratio
+sorted data                                        batch_label_entropy
 validation split too small                         val_standard_error_50_pct, val_standard_error_90_pct
 =================================================  ===================================================================
 """
 
 from common.health.activations import ActivationSignals, ActivationWatch, watch_activations
-from common.health.batches import batch_label_entropy_ratio
+from common.health.batches import BatchMixing
 from common.health.data_signals import DataSignals, SplitSignals, measure_data
 from common.health.outputs import OutputSignals, initial_loss_ratio, output_signals, recall_signals
 from common.health.sample_history import SampleHistory, SampleSignals
@@ -56,6 +56,7 @@ from common.health.step_probe import WeightProbe, WeightSignals
 __all__ = [
     "ActivationSignals",
     "ActivationWatch",
+    "BatchMixing",
     "DataSignals",
     "OutputSignals",
     "SampleHistory",
@@ -63,7 +64,6 @@ __all__ = [
     "SplitSignals",
     "WeightProbe",
     "WeightSignals",
-    "batch_label_entropy_ratio",
     "initial_loss_ratio",
     "measure_data",
     "output_signals",
