@@ -18,7 +18,7 @@ from torch import nn
 from common.exits import CheckFailedError, EnvironmentLackError, InputFileError, RunFailedError, UsageError
 from common.inference.engines import open_model
 from common.inference.model_files import model_format
-from common.model_metadata import ONNX_KEY
+from common.model_metadata import EXTRA_FILE, ONNX_KEY
 from tests import inference_samples as samples
 
 WRITERS = {
@@ -160,12 +160,12 @@ def test_logits_that_are_not_one_per_class_are_an_input_error(tmp_path):
 def test_want_of_memory_is_a_failed_run_with_the_remedy(tmp_path):
     class Greedy(nn.Module):
         def forward(self, x):
-            return torch.zeros(10**15) + x.sum()
+            return torch.zeros(1000000000000000) + x.sum()
 
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", DeprecationWarning)
         module = torch.jit.script(Greedy())
-    torch.jit.save(module, str(tmp_path / "m.pt"), _extra_files={"ml_trainer.json": samples.METADATA.to_json()})
+        torch.jit.save(module, str(tmp_path / "m.pt"), _extra_files={EXTRA_FILE: samples.METADATA.to_json()})
     engine = open_model(tmp_path / "m.pt", "cpu", 1)
     with pytest.raises(RunFailedError, match=r"out of memory with a batch of 1 .*smaller --batch-size"):
         engine.try_out(samples.normalized().numpy()[:1])
