@@ -68,6 +68,16 @@ class CheckpointStore:
             atomic.write_bytes(self.folder / name, content)
             self._sha256_on_disk[name] = sha256
 
+    def copy(self, name: str, other: str) -> None:
+        """Let ``other`` hold what ``name`` holds, so that ``name`` can be written anew; nothing where there is none.
+
+        Raises:
+            OSError: as ``save``.
+        """
+        entry, path = self._entries.get(name), self.folder / name
+        if entry is not None and path.is_file():
+            self.save([other], path.read_bytes(), epoch=entry.epoch, step=entry.step)
+
     def prune(self, keep: Collection[str]) -> list[str]:
         """Delete the listed checkpoints that are not in ``keep``, and forget those that could not be written.
 

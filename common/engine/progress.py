@@ -163,10 +163,10 @@ class CheckpointPlan:
         return files
 
     def most_files(self, epochs: int) -> int:
-        """The largest number of files there can be at once; one is being replaced, so it counts twice."""
+        """The largest number of files there can be at once, with a restart point and one more that is being written."""
         periodic = epochs // self.every_n_epochs if self.every_n_epochs else 0
         kept = min(periodic, self.keep_last_n) if self.keep_last_n else periodic
-        return int(self.save_best) + int(self.save_last) + kept + self.top_k + 1
+        return int(self.save_best) + int(self.save_last) + kept + self.top_k + 2
 
     def _kept_epochs(self, progress: Progress) -> set[int]:
         periodic: list[int] = []

@@ -11,7 +11,7 @@ from common.console import Console
 from common.engine.parts import Parts
 from common.engine.progress import Progress, Reactions
 from common.engine.reaction_log import tell
-from common.engine.resume import restore_newest
+from common.engine.resume import restore_restart_point
 from common.engine.session import Session
 from common.engine.training_step import MicroBatchTooLargeError, NonFiniteError
 from common.exits import RunFailedError
@@ -106,9 +106,9 @@ def bad_samples(parts: Parts) -> list[int]:
 
 
 def _go_back(session: Session, happened: dict, reactions: Reactions, *, micro_batch_size: int | None) -> None:
-    """Restore the newest valid checkpoint; what the run has learnt about itself since then still holds."""
+    """Restore the newest valid restart point; what the run has learnt about itself since then still holds."""
     events = session.parts.state.progress.events
-    restore_newest(session)
+    restore_restart_point(session)
     state = session.parts.state
     state.progress.events = [*events, happened]
     state.progress.reactions = reactions

@@ -9,6 +9,7 @@ from common.checkpoints import CheckpointStore, load_checkpoint
 from common.config import config_from_mapping, config_sha256
 from common.engine.progress import Progress
 from common.engine.recorder import utc_now
+from common.engine.saver import is_restart_point
 from common.engine.session import Session
 from common.exits import CheckFailedError, InputFileError, RunFailedError
 from common.manifest import iterate_sound_checkpoints
@@ -19,8 +20,20 @@ def restore_newest(session: Session) -> None:
 
     Damaged files are set aside and named. Rank 0 reads; the other processes get what it read.
     """
+    _restore(session, _find(session) if session.parts.world.is_main else None)
+
+
+def restore_restart_point(session: Session) -> None:
+    """After a step that failed: as ``restore_newest``, but where there is one, a checkpoint that every run saves."""
+    checkpoint = None
+    if session.parts.world.is_main:
+        checkpoint = _find(session, restart_points_only=True) or _find(session)
+    _restore(session, checkpoint)
+
+
+def _restore(session: Session, found: dict | None) -> None:
     world, state = session.parts.world, session.parts.state
-    checkpoint = world.from_main(_find(session) if world.is_main else None)
+    checkpoint = world.from_main(found)
     if checkpoint is None:
         if state.progress.step:
             raise RunFailedError(
@@ -34,14 +47,17 @@ def restore_newest(session: Session) -> None:
     session.console.info(f"Resuming at epoch {state.progress.epoch}, step {state.progress.step}")
 
 
-def _find(session: Session) -> dict | None:
+def _find(session: Session, *, restart_points_only: bool = False) -> dict | None:
+    every_n_steps = session.parts.settings.save_every_n_steps
     store = CheckpointStore(session.folder.checkpoints)
     for path, reason in store.set_aside_damaged():
         session.notices.append(f"A damaged checkpoint was set aside as {path.name} ({reason})")
         session.console.warning(session.notices[-1])
     for path in iterate_sound_checkpoints(session.folder.checkpoints):
         checkpoint = _own_checkpoint(session, path)
-        if checkpoint is not None and _leads_to_the_same_end(session, store, checkpoint):
+        if checkpoint is None or not _leads_to_the_same_end(session, store, checkpoint):
+            continue
+        if not restart_points_only or is_restart_point(Progress.from_dict(checkpoint["progress"]), every_n_steps):
             return checkpoint
     return None
 

@@ -10,6 +10,18 @@ from common.engine.parts import Parts
 from common.engine.progress import Progress
 from common.step_trace import StepTrace
 
+# Where a failed step sends the training back to, while the last checkpoint is at a place that an interruption chose.
+RESTART_POINT_NAME = "restart_point.pt"
+
+
+def is_restart_point(progress: Progress, save_every_n_steps: int | None) -> bool:
+    """Whether a failed step may send the training back to here.
+
+    Only to where every run of this config saves: were it to where a signal or the clock had this one save, an
+    interruption would decide which steps are done again with a lower learning rate or a smaller micro-batch.
+    """
+    return progress.batch == 0 or (bool(save_every_n_steps) and progress.batch % save_every_n_steps == 0)
+
 
 class Saver:
     """Writes the state in ``parts`` to checkpoints. In every process: capturing a state is a collective call.
@@ -31,6 +43,7 @@ class Saver:
         self._trace = trace
         self._save_failed = save_failed
         self._saved_at = self._clocked_at = time.monotonic()
+        self._last_is_restart_point = self._is_restart_point()
 
     @property
     def _progress(self) -> Progress:
@@ -52,7 +65,11 @@ class Saver:
 
     def save_position(self) -> None:
         """Save where the training stands, within an epoch too."""
-        self._write([self._parts.plan.last_name], self._capture())
+        last_name = self._parts.plan.last_name
+        if self._store is not None and self._last_is_restart_point and not self._is_restart_point():
+            self._store.copy(last_name, RESTART_POINT_NAME)
+        self._write([last_name], self._capture())
+        self._last_is_restart_point = self._is_restart_point()
 
     def save_epoch(self) -> list[str]:
         """Write what the last completed epoch's end calls for; returns the names. Doing it twice changes nothing.
@@ -73,7 +90,11 @@ class Saver:
         saved = needed + [name for name in names if name not in needed and self._try_to_write(name, content)]
         if self._store is not None:
             self._store.prune(wanted)
+        self._last_is_restart_point = plan.last_name in names
         return saved
+
+    def _is_restart_point(self) -> bool:
+        return is_restart_point(self._progress, self._parts.settings.save_every_n_steps)
 
     def _capture(self) -> bytes:
         """A checkpoint of this instant, with the time that this process has spent on the run counted in."""
