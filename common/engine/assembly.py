@@ -17,7 +17,7 @@ from common.engine.progress import CheckpointPlan, Criterion, EarlyStopping, Pro
 from common.engine.state import TrainingState
 from common.engine.training_step import TrainingStep
 from common.exits import InputFileError
-from common.health import SampleHistory
+from common.health import BatchMixing, SampleHistory
 from common.losses import build_loss
 from common.models import build_model, count_parameters
 from common.optimizers import build_optimizer
@@ -92,6 +92,7 @@ def build_parts(config: Config, dataset: Dataset, device: torch.device, world: W
         settings=settings,
         plan=_checkpoint_plan(config, mode),
         autocast=precision.context,
+        batch_mixing=BatchMixing(dataset.splits["train"].labels, dataset.num_classes),
         num_parameters=count_parameters(model),
     )
 

@@ -15,7 +15,6 @@ from common.engine.evaluation import Evaluation, evaluate
 from common.engine.parts import Parts
 from common.health import (
     ActivationSignals,
-    batch_label_entropy_ratio,
     recall_signals,
     series_signals,
     watch_activations,
@@ -92,9 +91,7 @@ def _health(parts: Parts, measured: Measurement | None, index_batches: Sequence[
         "activations": activations.as_dict() if activations else None,
         "samples": samples.as_dict() if samples else None,
         "recall": _recall(measured.val) if measured else None,
-        "batch_label_entropy": batch_label_entropy_ratio(
-            index_batches, parts.dataset.splits["train"].labels, parts.settings.num_classes
-        ),
+        "batch_label_entropy": parts.batch_mixing.label_entropy_ratio(index_batches),
     }
 
 

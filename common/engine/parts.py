@@ -12,6 +12,7 @@ from common.data import BatchSource, Dataset
 from common.engine.progress import CheckpointPlan, Criterion, EarlyStopping
 from common.engine.state import TrainingState
 from common.engine.training_step import TrainingStep
+from common.health import BatchMixing
 from common.parallel import World
 
 
@@ -65,6 +66,7 @@ class Parts:
     settings: TrainerSettings
     plan: CheckpointPlan
     autocast: Callable
+    batch_mixing: BatchMixing
     num_parameters: int
 
     @property

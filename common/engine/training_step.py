@@ -59,7 +59,7 @@ class TrainingStep:
 
     Args:
         model: as it is to be called, wrapped for several processes where there are several.
-        sample_history: told the logits of every sample.
+        sample_history: told the losses and logits of every sample.
     """
 
     def __init__(
@@ -160,7 +160,7 @@ class TrainingStep:
         losses_B = self._loss.per_sample(logits_BC, labels_B, mix_labels_B, mix_lambda_B)
         if not micro.counts:
             return losses_B.sum() * 0.0
-        self._sample_history.add(batch.indices, logits_BC)
+        self._sample_history.add(batch.indices, losses_B, logits_BC)
         return losses_B.sum()
 
     def _result(

@@ -7,7 +7,7 @@ booleans, lists, and None for what is not known. Shares are fractions in [0, 1];
 In metrics.json                           Made by
 ========================================  ============================================================================
 ``epochs[].health.weights``               ``WeightProbe``, the last step of the epoch; see ``WeightSignals``
-``epochs[].health.activations``           ``watch_activations``, the first validation batch; see ``ActivationSignals``
+``epochs[].health.activations``           ``watch_activations``, validating; see ``ActivationSignals``
                                           and ``OutputSignals``
 ``epochs[].health.samples``               ``SampleHistory``, all training samples; see ``SampleSignals``
 ``epochs[].health.recall``                ``recall_signals``, the validation split
@@ -36,7 +36,7 @@ extreme weight decay                               weight_norm_growth, weight_no
 too few units                                      narrowest_units
 too few or unevenly distributed samples            num_samples, class_counts, imbalance_ratio, recall_min
 unscaled inputs                                    input_mean, input_std, input_max, feature_std_ratio
-splits prepared differently                        input_mean and input_std of the splits and of the first batch
+splits prepared differently                        input_mean and input_std of the splits, and as seen by the model
 wrong labels, shuffled labels                      margin_mean_quantiles, negative_margin_share;
                                                    nearest_neighbour_agreement_pct, linear_acc_pct
 validation samples copied from training            num_in_train, num_near_train

@@ -37,7 +37,7 @@ class SampleSignals:
         negative_margin_share: samples whose mean margin is below 0, fraction in [0, 1]: on average another class was
             preferred. Label errors are among them.
         wrong_last_share: samples whose margin was below 0 when last trained on.
-        loss_last_mean, loss_last_median: of the cross-entropies when last trained on, in nats.
+        loss_last_mean, loss_last_median: of the losses when last trained on, as the training counts them.
         forgotten_share: samples once right and later wrong (Toneva et al. 2019, arXiv:1812.05159).
     """
 
@@ -57,8 +57,7 @@ class SampleSignals:
 class SampleHistory:
     """Losses and margins of every training sample. A step costs a few references; an epoch's end does the work.
 
-    They are those of training mode, with dropout and augmentation; the loss is the cross-entropy with the sample's own
-    label, without smoothing, class weights or mixed labels.
+    With augmentation they are those of the augmented sample. With mixup the label is the sample's own.
 
     Args:
         labels_N: class indices of the training split, int64, on the CPU.
@@ -70,17 +69,17 @@ class SampleHistory:
         # On the CPU and in NumPy, whose small operations cost less: there is one such round an epoch.
         self._totals_RN = np.zeros((6, num_samples), dtype=np.float32)
         self._epoch_RN = np.zeros((3, num_samples), dtype=np.float32)
-        self._waiting: list[tuple[Tensor, Tensor]] = []
+        self._waiting: list[tuple[Tensor, Tensor, Tensor]] = []
         self._num_waiting_values = 0
 
-    def add(self, indices_B: Tensor, logits_BC: Tensor) -> None:
+    def add(self, indices_B: Tensor, losses_B: Tensor, logits_BC: Tensor) -> None:
         """Take in a batch that was trained on; the tensors must not be written to afterwards.
 
         Args:
             indices_B: sample numbers, int64, on the CPU.
-            logits_BC: of any floating type, on any device.
+            losses_B, logits_BC: of any floating type, on one device.
         """
-        self._waiting.append((indices_B, logits_BC.detach()))
+        self._waiting.append((indices_B, losses_B.detach(), logits_BC.detach()))
         self._num_waiting_values += logits_BC.numel()
         if self._num_waiting_values >= _MAX_WAITING_VALUES or len(self._waiting) >= _MAX_WAITING_BATCHES:
             self._reduce()
@@ -185,17 +184,17 @@ class SampleHistory:
     def _reduce(self) -> None:
         if not self._waiting:
             return
-        indices_B, logits_BC = (torch.cat(column) for column in zip(*self._waiting, strict=True))
+        indices_B, losses_B, logits_BC = (torch.cat(column) for column in zip(*self._waiting, strict=True))
+        labels_B = self._labels_N[indices_B].to(logits_BC.device)
         self._waiting, self._num_waiting_values = [], 0
-        brought_2B = losses_and_margins(logits_BC.float(), self._labels_N[indices_B].to(logits_BC.device))
+        brought_2B = torch.stack([losses_B.float(), margins(logits_BC.float(), labels_B)])
         rows = indices_B.numpy()
         self._epoch_RN[_SEEN, rows] = 1.0
         self._epoch_RN[_LOSS:, rows] = brought_2B.cpu().numpy()
 
 
-def losses_and_margins(logits_BC: Tensor, labels_B: Tensor) -> Tensor:
-    """Cross-entropy in nats, and the logit of the label minus the largest other: (2, B)."""
+def margins(logits_BC: Tensor, labels_B: Tensor) -> Tensor:
+    """The logit of the label minus the largest other, (B,)."""
     label_B1 = labels_B[:, None]
-    label_logits_B = logits_BC.gather(1, label_B1)[:, 0]
     others_BC = logits_BC.scatter(1, label_B1, -torch.inf)
-    return torch.stack([logits_BC.logsumexp(dim=1) - label_logits_B, label_logits_B - others_BC.amax(dim=1)])
+    return logits_BC.gather(1, label_B1)[:, 0] - others_BC.amax(dim=1)
