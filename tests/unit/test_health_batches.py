@@ -6,11 +6,12 @@ import pytest
 import torch
 
 from common.data import epoch_order, split_into_batches
-from common.health import batch_label_entropy_ratio
+from common.health import BatchMixing
 
 
 def ratio(order: torch.Tensor, labels: torch.Tensor, batch_size: int) -> float | None:
-    return batch_label_entropy_ratio(split_into_batches(order, batch_size), labels, int(labels.max()) + 1)
+    mixing = BatchMixing(labels, int(labels.max()) + 1)
+    return mixing.label_entropy_ratio(split_into_batches(order, batch_size))
 
 
 @pytest.mark.parametrize(("batch_size", "tolerance"), [(4, 0.25), (32, 0.1), (250, 0.1)])
@@ -18,6 +19,14 @@ def ratio(order: torch.Tensor, labels: torch.Tensor, batch_size: int) -> float |
 def test_shuffled_data_is_at_one(num_classes, batch_size, tolerance):
     labels = torch.arange(4000) * num_classes // 4000
     assert ratio(epoch_order(4000, 1, 1), labels, batch_size) == pytest.approx(1.0, abs=tolerance)
+
+
+def test_epochs_of_several_kinds_of_batches():
+    labels = torch.arange(4000) // 400
+    mixing = BatchMixing(labels, 10)
+    for batch_size in (32, 100, 32):
+        batches = split_into_batches(epoch_order(4000, 1, 1), batch_size)
+        assert mixing.label_entropy_ratio(batches) == ratio(epoch_order(4000, 1, 1), labels, batch_size)
 
 
 def test_sorted_data_is_near_zero():
@@ -45,8 +54,9 @@ def test_one_batch_with_everything_in_it():
 @pytest.mark.parametrize("batch_size", [1, 10])
 def test_nothing_to_compare(batch_size):
     labels = torch.zeros(40, dtype=torch.int64)
-    assert batch_label_entropy_ratio([], labels, 3) is None
-    assert batch_label_entropy_ratio(split_into_batches(torch.arange(40), batch_size), labels, 3) is None
+    mixing = BatchMixing(labels, 3)
+    assert mixing.label_entropy_ratio([]) is None
+    assert mixing.label_entropy_ratio(split_into_batches(torch.arange(40), batch_size)) is None
 
 
 def test_batches_of_one_sample_say_nothing():
