@@ -207,6 +207,7 @@ class PreparedTrainer:
         - ``"signal", at=N, signal=NAME``: it signals itself there;
         - ``"fail", at=N, errno=NAME, lasting=BOOL``: the change fails, with ``lasting`` every later one too;
         - ``"limit", size_bytes=SIZE``: the system refuses larger files;
+        - ``"memory", more_bytes=SIZE``: the system gives the process so much more memory than it has;
         - ``"record", into=FOLDER``: ``folder`` is copied into ``FOLDER/N`` before every change N, and ``changes.txt``
           lists them.
         """
@@ -276,8 +277,7 @@ def _be_trainer(request: dict[str, Any], count_to: int, said: int) -> NoReturn:
         os.chdir(request["folder"])
         changes = DiskChanges(Path(request["folder"]), _act({"folder": request["folder"], **request["plan"]}))
         changes.watch()
-        if request["plan"]["kind"] == "limit":
-            resource.setrlimit(resource.RLIMIT_FSIZE, (request["plan"]["size_bytes"],) * 2)
+        _limit(request["plan"])
         code = training_orchestrator.main(request["arguments"])
     except BaseException:
         traceback.print_exc()
@@ -285,6 +285,14 @@ def _be_trainer(request: dict[str, Any], count_to: int, said: int) -> NoReturn:
         sys.stdout.flush(), sys.stderr.flush()
         os.write(count_to, str(changes.count).encode())
         os._exit(code)
+
+
+def _limit(plan: dict[str, Any]) -> None:
+    if plan["kind"] == "limit":
+        resource.setrlimit(resource.RLIMIT_FSIZE, (plan["size_bytes"],) * 2)
+    elif plan["kind"] == "memory":
+        used_bytes = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
+        resource.setrlimit(resource.RLIMIT_AS, (used_bytes + plan["more_bytes"],) * 2)
 
 
 # What tests ask
