@@ -9,7 +9,7 @@ import sys
 import traceback
 from collections.abc import Callable, Sequence
 
-from common.exits import Exit, ToolError
+from common.exits import EnvironmentLackError, Exit, ToolError
 
 
 def new_parser(description: str, examples: str) -> argparse.ArgumentParser:
@@ -39,8 +39,14 @@ def run(
     try:
         return int(program(args))
     except ToolError as error:
-        _report(error, parser.prog, as_json=args.json)
+        _report(error, parser.prog, args.json)
         return int(error.exit)
+    except ModuleNotFoundError as error:
+        if (error.name or "common").split(".")[0] == "common":
+            return _bug(parser.prog)
+        hint = "install what requirements.txt lists: make setup"
+        _report(EnvironmentLackError(f"the package {error.name} is not installed", hint=hint), parser.prog, args.json)
+        return int(Exit.ENVIRONMENT)
     except BrokenPipeError:
         # `tool | head` closed the pipe. Point standard output elsewhere, or the interpreter complains at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -49,9 +55,7 @@ def run(
         print(f"{parser.prog}: interrupted", file=sys.stderr)
         return int(Exit.INTERRUPTED)
     except Exception:
-        traceback.print_exc()
-        print(f"{parser.prog}: this is a bug in {parser.prog}; please report it with the lines above", file=sys.stderr)
-        return int(Exit.BUG)
+        return _bug(parser.prog)
 
 
 def print_json(value: object) -> None:
@@ -59,7 +63,13 @@ def print_json(value: object) -> None:
     print(json.dumps(value, indent=2, allow_nan=False))
 
 
-def _report(error: ToolError, prog: str, *, as_json: bool) -> None:
+def _bug(prog: str) -> int:
+    traceback.print_exc()
+    print(f"{prog}: this is a bug in {prog}; please report it with the lines above", file=sys.stderr)
+    return int(Exit.BUG)
+
+
+def _report(error: ToolError, prog: str, as_json: bool) -> None:
     if as_json:
         print_json({"error": error.as_json()})
     print(f"{prog}: error: {error}", file=sys.stderr)

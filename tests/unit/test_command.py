@@ -64,6 +64,12 @@ def test_a_bug_keeps_its_traceback(capsys):
     assert "Traceback" in (said := capsys.readouterr().err) and "this is a bug" in said
 
 
+@pytest.mark.parametrize(("name", "code"), [("no_such_package.part", 4), ("common.no_such_module", 70)])
+def test_a_missing_package_is_the_machines_lack_and_a_missing_module_our_bug(name, code, capsys):
+    assert run(lambda args: __import__(name)) == code
+    assert ("no_such_package is not installed" in capsys.readouterr().err) is (code == 4)
+
+
 def test_json_error_is_an_object_on_standard_output(capsys):
     assert run(raising(UsageError("no", field="--mode")), "--json") == 2
     error = json.loads(capsys.readouterr().out)["error"]
