@@ -83,7 +83,7 @@ BASE: Changes = {
     "optimizer.learning_rate": 2e-3,
     "optimizer.weight_decay": 0.0,
     "training.epochs": 15,
-    "training.batch_size": 32,
+    "training.batch_size": 64,
     "training.device": "cpu",
     "training.num_threads": 1,
     "early_stopping.enabled": True,
@@ -100,19 +100,19 @@ BASE: Changes = {
 SETTINGS = {
     setting.name: setting
     for setting in (
-        Setting("digits-mlp", "digits", {"model.architecture": "simple_mlp", "model.hidden_dims": [64, 32]}),
-        Setting("digits-cnn", "digits", {"model.architecture": "simple_cnn", "training.batch_size": 64}),
+        Setting("digits-mlp", "digits", {"model.architecture": "simple_mlp", "model.hidden_dims": [64, 32],
+                                            "optimizer.learning_rate": 4e-3}),
+        Setting("digits-cnn", "digits", {"model.architecture": "simple_cnn", "training.epochs": 10}),
         Setting("cancer-mlp", "breast_cancer", {
-            "model.architecture": "simple_mlp", "model.hidden_dims": [32, 16], "training.epochs": 20,
-            "training.batch_size": 16,
+            "model.architecture": "simple_mlp", "model.hidden_dims": [32, 16], "training.batch_size": 16,
         }),
         Setting("cancer-transformer", "breast_cancer", {
-            "model.architecture": "small_transformer", "model.hidden_dims": [16], "training.batch_size": 64,
-            "optimizer.learning_rate": 4e-3,
+            "model.architecture": "small_transformer", "model.hidden_dims": [16],
+            "training.batch_size": 32,
         }),
         Setting("wine-mlp", "wine", {
             "model.architecture": "simple_mlp", "model.hidden_dims": [32, 16], "training.epochs": 30,
-            "training.batch_size": 8,
+            "training.batch_size": 16, "optimizer.learning_rate": 4e-3,
         }),
     )
 }  # fmt: skip
@@ -169,7 +169,7 @@ HEALTHY = (
     Healthy("adamw with weight decay", {"optimizer.type": "adamw", "optimizer.weight_decay": 0.01}),
     Healthy("sgd with momentum", {"optimizer.type": "sgd", "optimizer.learning_rate": 0.03}),
     Healthy("cosine schedule", {"lr_scheduler.type": "cosine", "lr_scheduler.warmup_epochs": 1}),
-    Healthy("larger batch", {"training.batch_size": 64, "optimizer.learning_rate": 4e-3}),
+    Healthy("larger batch", {"training.batch_size": 96}),
     Healthy("learning rate restarts", loop=injected.warm_restarts, hard=True),
     Healthy("3% wrong labels", data=injected.flipped_labels(0.03), hard=True),
     Healthy("small validation set", data=injected.small_validation(40), hard=True),

@@ -290,13 +290,13 @@ def never_shuffled() -> contextlib.AbstractContextManager:
 
 
 def warm_restarts() -> contextlib.AbstractContextManager:
-    """No fault: a rate that falls along a cosine and starts again from the top every 200 steps."""
+    """No fault: a rate that falls along a cosine and starts again from the top every 100 steps."""
     from common.schedulers import Scheduler
 
     rate = Scheduler._rate
 
     def restarting(self, peak: float, step: int) -> float:
-        return rate(self, peak, step) * (0.505 + 0.495 * math.cos(math.pi * (step % 200) / 200))
+        return rate(self, peak, step) * (0.505 + 0.495 * math.cos(math.pi * (step % 100) / 100))
 
     return mock.patch.object(Scheduler, "_rate", restarting)
 

@@ -98,10 +98,10 @@ Outcome = FaultOutcome | HealthyOutcome
 def measure(
     root: Path, settings: Sequence[Setting], faults: Sequence[Fault], healthy: Sequence[Healthy], seeds: Sequence[int]
 ) -> Iterator[Outcome]:
-    """Train and diagnose every case, those of one setting and seed together."""
+    """Train and diagnose every case, one seed after the other."""
     guides = load_all_guides()
-    for setting in settings:
-        for seed in seeds:
+    for seed in seeds:
+        for setting in settings:
             folder = root / setting.name
             for case in healthy:
                 yield healthy_outcome(setting, case, seed, folder)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import json
 import shutil
 from collections.abc import Iterator
@@ -23,6 +24,7 @@ from common.diagnosis.inputs import read_evidence
 from common.diagnosis.next_config import next_config
 from common.engine.run import train
 from common.engine.session import RunRequest
+from common.environment import installed_packages
 from common.exits import RunFailedError
 from common.guides import Guide
 from common.signals import StopSignals
@@ -74,7 +76,7 @@ def train_run(plan: Plan, folder: Path) -> None:
     console = Console(quiet=True, as_json=True)
     with (
         in_force(plan.injection, plan.loop),
-        _without_pictures(),
+        _without_what_nobody_reads(),
         StopSignals() as stop,
         contextlib.suppress(RunFailedError),
     ):
@@ -120,10 +122,14 @@ def repair(plan: Plan, folder: Path, fault: Fault, guides: dict[str, Guide], att
 
 
 @contextlib.contextmanager
-def _without_pictures() -> Iterator[None]:
-    """Nobody looks at the curves and confusion matrices of a thousand runs, and they take longer than some of them."""
+def _without_what_nobody_reads() -> Iterator[None]:
+    """Pictures of a thousand runs, and the list of packages anew for each, take longer than some of the trainings."""
     with (
         mock.patch("common.engine.finish.plot_learning_curves"),
         mock.patch("common.engine.finish.plot_confusion_matrix"),
+        mock.patch("common.environment.installed_packages", _packages_listed_once),
     ):
         yield
+
+
+_packages_listed_once = functools.cache(installed_packages)

@@ -16,8 +16,7 @@ from common.diagnosis.suspects import confident_disagreement_share
 
 def non_finite_inputs(run: RunEvidence) -> Finding | None:
     left_out, total = run.num_rows_left_out
-    set_aside = sum(len(event.get("samples") or []) for event in run.run.events
-                    if "set_aside_samples" in (event.get("actions") or []))  # fmt: skip
+    set_aside = sum("set_aside_samples" in actions for _, actions, _ in run.events)
     seen = sum(
         int(run.signal_number("data", "splits", split, "num_non_finite_values") or 0) for split in ("train", "val")
     )
@@ -27,7 +26,7 @@ def non_finite_inputs(run: RunEvidence) -> Finding | None:
     if left_out:
         facts.append(Fact("rows left out for missing, NaN or infinite values", f"{left_out} of {total}", "0"))
     if set_aside:
-        facts.append(Fact("samples set aside while training", str(set_aside), "0"))
+        facts.append(Fact("times that samples were set aside while training", str(set_aside), "0"))
     if seen:
         facts.append(Fact("non-finite values fed to the network", str(seen), "0"))
     return Finding(0.97, tuple(facts), "train_loss")
@@ -148,7 +147,7 @@ def too_few_samples(run: RunEvidence) -> Finding | None:
     if not run.num_train or not run.num_classes:
         return None
     per_class = run.num_train / run.num_classes
-    gap = _gap(run)
+    gap = run.best_gap_pct
     facts = [Fact("training samples a class", f"{per_class:.1f}", "20 or more")]
     if gap is not None:
         facts.append(Fact("training accuracy minus validation accuracy, best epoch", f"{gap:.1f} points", "below 15"))
@@ -198,8 +197,3 @@ def _chance_agreement_pct(run: RunEvidence) -> float:
     known = [number(count) or 0.0 for count in counts] if isinstance(counts, list) else []
     total = sum(known)
     return 100 * sum((count / total) ** 2 for count in known) if total > 0 else 100 / (run.num_classes or 2)
-
-
-def _gap(run: RunEvidence) -> float | None:
-    train, val = number(run.best.get("train_acc")), number(run.best.get("val_acc"))
-    return None if train is None or val is None else train - val

@@ -12,7 +12,7 @@ TINY_STEP_S = 0.003
 
 
 def crashed(run: RunEvidence) -> Finding | None:
-    if run.run.status in FINISHED_STATUSES or any(event.get("kind") == "nan_loss" for event in run.run.events):
+    if run.run.status in FINISHED_STATUSES or any(kind == "nan_loss" for kind, _, _ in run.events):
         return None
     facts = (
         Fact("status of the run", run.run.status, "completed or early_stopped"),
@@ -33,7 +33,7 @@ def memorised(run: RunEvidence) -> Finding | None:
              f"below {limit:g} (diagnostics.overfitting_gap_pct)"),
         Fact("standard error of the validation accuracy", f"{noise:.1f} points", "small beside the gap"),
     )  # fmt: skip
-    confidence = min(strength(gap, limit, 1.5 * limit + 2), strength(gap / noise, 2.0, 3.5))
+    confidence = min(strength(gap, limit, 1.5 * limit + 2), strength(gap / noise, 2.5, 4.0))
     return Finding(confidence, facts, "val_acc", (int(run.best["num"]),))
 
 
@@ -83,9 +83,9 @@ def idle_gpu(run: RunEvidence) -> Finding | None:
     if len(recent) <= 10:
         return None
     low = [epoch for epoch in recent if epoch["gpu_util"] < limit]
-    step_s = [epoch["time_s"] / max(number(epoch.get("num_steps")) or 1, 1) for epoch in recent if epoch.get("time_s")]
+    step_s = [(number(epoch.get("time_s")) or 0.0) / max(number(epoch.get("num_steps")) or 1, 1) for epoch in recent]
     mean = sum(epoch["gpu_util"] for epoch in recent) / len(recent)
-    if len(low) <= 10 or (step_s and min(step_s) < TINY_STEP_S):
+    if len(low) <= 10 or max(step_s) < TINY_STEP_S:
         return None
     facts = (
         Fact("mean GPU utilisation", f"{mean:.0f}%", f"above {limit:g}% (diagnostics.resource_inefficiency)"),

@@ -13,20 +13,21 @@ BEHIND_PCT = 3.0
 
 
 def loss_not_finite(run: RunEvidence) -> Finding | None:
-    events = [event for event in run.run.events if event.get("kind") == "nan_loss"]
-    lasting = [event for event in events if event.get("actions") not in (["replay_batch"], ["set_aside_samples"])]
+    remedies = [actions for kind, actions, _ in run.events if kind == "nan_loss"]
+    lasting = [actions for actions in remedies if actions not in (["replay_batch"], ["set_aside_samples"])]
     missing = [epoch["num"] for epoch in run.epochs if number(epoch.get("train_loss")) is None]
     if not lasting and not missing:
         return None
-    facts = [Fact("remedies taken or suggested for a loss that was not finite", str(len(events)), "0")]
+    facts = [Fact("remedies taken or suggested for a loss that was not finite", str(len(remedies)), "0")]
     if missing:
         facts.append(Fact("epochs without a finite training loss", ", ".join(map(str, missing[:10])), "none"))
     return Finding(0.96, tuple(facts), "train_loss", tuple(missing))
 
 
 def one_off_non_finite(run: RunEvidence) -> Finding | None:
-    replays = [event for event in run.run.events
-               if event.get("actions") == ["replay_batch"] and event.get("recurred") is False]  # fmt: skip
+    replays = [
+        event for _, actions, event in run.events if actions == ["replay_batch"] and event.get("recurred") is False
+    ]
     if not replays:
         return None
     steps = ", ".join(str(event.get("step")) for event in replays[:10])

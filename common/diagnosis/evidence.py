@@ -76,6 +76,11 @@ class RunEvidence:
         """The last epoch's value."""
         return next(reversed(self.health_numbers(*keys)), None)
 
+    @property
+    def events(self) -> list[tuple[str, list[Any], Mapping[str, Any]]]:
+        """What happened: the kind, the actions taken, and the whole event."""
+        return [(str(event.get("kind")), _list(event.get("actions")), event) for event in self.run.events]
+
     def threshold(self, name: str) -> float:
         """A limit of the config's section ``diagnostics``."""
         if self.config is None:
@@ -140,6 +145,12 @@ class RunEvidence:
             return 0.0
         return max(0.0, self.yardstick_acc_pct - self.best_val_acc)
 
+    @property
+    def best_gap_pct(self) -> float | None:
+        """Training minus validation accuracy at the best epoch, points."""
+        train, val = number(self.best.get("train_acc")), number(self.best.get("val_acc"))
+        return None if train is None or val is None else train - val
+
     @cached_property
     def weight_growth(self) -> float | None:
         """Size (L2 norm) of the weights after the last epoch over that before the first step."""
@@ -156,7 +167,7 @@ class RunEvidence:
         0 and 100% have one too.
         """
         count = (num_samples if num_samples is not None else self.num_val) or 1
-        p = (count * accuracy_pct / 100 + 2) / (count + 4)
+        p = min(max((count * accuracy_pct / 100 + 2) / (count + 4), 0.0), 1.0)
         return 100 * math.sqrt(p * (1 - p) / (count + 4))
 
     @cached_property
@@ -189,6 +200,10 @@ def _at(value: Any, keys: Sequence[str]) -> Any:
     for key in keys:
         value = mapping(value).get(key)
     return value
+
+
+def _list(value: Any) -> list[Any]:
+    return value if isinstance(value, list) else []
 
 
 def _whole(value: Any) -> int | None:

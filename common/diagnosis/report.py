@@ -130,9 +130,7 @@ def _evidence(found: Diagnosed) -> str:
 
 
 def _healthy_evidence(run: RunEvidence) -> str:
-    gap = "n/a"
-    if run.best.get("train_acc") is not None and run.best.get("val_acc") is not None:
-        gap = f"{run.best['train_acc'] - run.best['val_acc']:.1f} points"
+    gap = "n/a" if run.best_gap_pct is None else f"{run.best_gap_pct:.1f} points"
     noise = "n/a" if run.best_val_acc is None else f"{run.standard_error_pct(run.best_val_acc):.1f} points"
     rows = [
         ("Best validation accuracy", _percent(run.best_val_acc)),
