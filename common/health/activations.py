@@ -88,11 +88,11 @@ class ActivationWatch:
     """Collects during forward passes; made by ``watch_activations``."""
 
     def __init__(self, model: nn.Module, num_passes: int) -> None:
+        self._passes_left = num_passes
         self._every = -(-num_passes // _MAX_PASSES)
         self._samples_per_pass = max(-(-_NUM_SAMPLES * self._every // num_passes), _MIN_SAMPLES)
         # Compiled code takes no notice of hooks that came after it, so that one pass has to run without compilation.
         self._is_compiled = model._compiled_call_impl is not None
-        self._num_passes = 0
         # By module and number of its call in a pass; a list entry per pass.
         self._calls: dict[tuple[str, int], list[_Call]] = {}
         self._calls_in_pass: Counter[str] = Counter()
@@ -149,7 +149,7 @@ class ActivationWatch:
 
     def _is_watched(self, values: Tensor) -> bool:
         """Whether this pass is looked at, and these values have samples and units."""
-        return self._num_passes % self._every == 0 and values.ndim >= 2
+        return self._passes_left > 0 and self._passes_left % self._every == 0 and values.ndim >= 2
 
     def _before_activation(self, module: nn.Module, inputs: tuple) -> None:
         # Before the call, since it may be one that overwrites its input.
@@ -176,9 +176,9 @@ class ActivationWatch:
             self._inputs.append(self._some_samples(inputs[0]))
             if isinstance(output, Tensor) and output.ndim == 2:
                 self._outputs.append(self._some_samples(output))
-        self._num_passes += 1
+        self._passes_left -= 1
         self._calls_in_pass.clear()
-        if self._is_compiled:
+        if self._is_compiled or self._passes_left <= 0:
             self.stop()
 
     def _some_samples(self, values: Tensor) -> Tensor:
@@ -191,8 +191,8 @@ class ActivationWatch:
 def watch_activations(model: nn.Module, num_passes: int = 1) -> Iterator[ActivationWatch]:
     """Watch the model within the body, which should run it ``num_passes`` times, in eval mode.
 
-    At most 16 of the passes are looked at, evenly spread; of a compiled model the first alone, which runs without
-    compilation. Hooks draw no random numbers and change no value.
+    At most 16 of the passes are looked at, evenly spread, and none after them; of a compiled model the first alone,
+    which runs without compilation. Hooks draw no random numbers and change no value.
     """
     watch = ActivationWatch(model, num_passes)
     try:
