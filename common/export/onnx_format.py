@@ -62,7 +62,10 @@ def onnx_model(source: ExportSource, model: nn.Module, opset: int) -> onnx.Model
     proto.doc_string = proto.graph.doc_string = ""
     for node in proto.graph.node:
         node.doc_string = ""
-    onnx.checker.check_model(proto, full_check=True)
+    try:
+        onnx.checker.check_model(proto, full_check=True)
+    except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError) as error:
+        raise CheckFailedError(f"came out as no valid ONNX model ({error})", path=source.path) from error
     return proto
 
 

@@ -21,6 +21,7 @@ import numpy.typing as npt
 
 from common.environment import cpu_description
 from common.exits import CheckFailedError, EnvironmentLackError
+from common.inference.onnx_engine import runtime_errors
 from common.model_metadata import INPUT_NAME
 
 if TYPE_CHECKING:
@@ -70,7 +71,7 @@ def to_int8(
     Args:
         calibration: batches of prepared inputs, float32 (B, *input_shape); for ``static`` only.
     Raises:
-        CheckFailedError: the model has nothing that can be quantised.
+        CheckFailedError: the model has nothing that can be quantised, or ONNX Runtime cannot quantise it.
         EnvironmentLackError: ONNX Runtime is not installed.
     """
     if not _weighted_nodes(proto):
@@ -78,27 +79,13 @@ def to_int8(
     quantize = _quantization_package()
     with tempfile.TemporaryDirectory() as folder, _quiet_logging():
         result = Path(folder) / "int8.onnx"
-        if plan.method == "static":
-            quantize.quantize_static(
-                proto,
-                result,
-                _CalibrationReader(calibration),
-                quant_format=quantize.QuantFormat.QDQ,
-                per_channel=True,
-                reduce_range=plan.reduce_range,
-                activation_type=quantize.QuantType.QUInt8,
-                weight_type=quantize.QuantType.QInt8,
-                nodes_to_exclude=[_weighted_nodes(proto)[-1].name],
-            )
-        else:
-            quantize.quantize_dynamic(
-                proto,
-                result,
-                op_types_to_quantize=list(_LINEAR),
-                per_channel=True,
-                reduce_range=plan.reduce_range,
-                weight_type=quantize.QuantType.QInt8,
-            )
+        try:
+            if plan.method == "static":
+                _quantize_static(quantize, proto, result, plan, calibration)
+            else:
+                _quantize_dynamic(quantize, proto, result, plan)
+        except (*runtime_errors(), KeyError, IndexError, AttributeError, TypeError, AssertionError) as error:
+            raise CheckFailedError(f"ONNX Runtime cannot quantise it ({error})", field="--quantize") from error
         return _loaded(result)
 
 
@@ -113,6 +100,37 @@ def to_fp16(proto: onnx.ModelProto) -> onnx.ModelProto:
 
     with _quiet_logging():
         return convert_float_to_float16(copy.deepcopy(proto), keep_io_types=True)
+
+
+def _quantize_static(
+    quantize: Any,
+    proto: onnx.ModelProto,
+    result: Path,
+    plan: Int8Plan,
+    calibration: Iterable[npt.NDArray[np.float32]],
+) -> None:
+    quantize.quantize_static(
+        proto,
+        result,
+        _CalibrationReader(calibration),
+        quant_format=quantize.QuantFormat.QDQ,
+        per_channel=True,
+        reduce_range=plan.reduce_range,
+        activation_type=quantize.QuantType.QUInt8,
+        weight_type=quantize.QuantType.QInt8,
+        nodes_to_exclude=[_weighted_nodes(proto)[-1].name],
+    )
+
+
+def _quantize_dynamic(quantize: Any, proto: onnx.ModelProto, result: Path, plan: Int8Plan) -> None:
+    quantize.quantize_dynamic(
+        proto,
+        result,
+        op_types_to_quantize=list(_LINEAR),
+        per_channel=True,
+        reduce_range=plan.reduce_range,
+        weight_type=quantize.QuantType.QInt8,
+    )
 
 
 class _CalibrationReader:

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from common.exits import ToolError
+from common.exits import CheckFailedError, InputFileError, ToolError
 from common.export.evaluation_data import LabelledInputs
 from common.inference.engines import Engine, open_model
 from common.model_metadata import ModelMetadata
@@ -107,9 +107,12 @@ def verify(
         tolerance: of an fp32 model the largest difference of logits, of a quantised one the points of accuracy that
             may be lost; None for 1e-4 and 1.
     Raises:
-        InputFileError: the file cannot be opened or run.
+        CheckFailedError: the file cannot be opened.
     """
-    engine = open_model(path, "cpu", num_threads)
+    try:
+        engine = open_model(path, "cpu", num_threads)
+    except InputFileError as error:
+        raise CheckFailedError(f"what was written {error.message}") from error
     problems = [] if engine.metadata == expected else [f"its metadata differs in {_differences(engine, expected)}"]
     exported = run_over(engine, inputs)
     problems += _batch_size_problems(engine, inputs, reference if expected.precision == "fp32" else None, tolerance)
