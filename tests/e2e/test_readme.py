@@ -30,7 +30,8 @@ def outputs(tmp_path_factory):
     """What every command printed, run in the README's order with configs of two epochs."""
     project = copy_project(tmp_path_factory.mktemp("clone"))
     for config in (project / "configs").glob("*.yaml"):
-        config.write_text(re.sub(r"^  epochs: \d+", "  epochs: 2", config.read_text(), flags=re.MULTILINE))
+        text = re.sub(r"^  epochs: \d+", "  epochs: 2", config.read_text(), flags=re.MULTILINE)
+        config.write_text(re.sub(r"^  patience: \d+", "  patience: 1", text, flags=re.MULTILINE))
     results = {}
     for command in COMMANDS:
         done = shell(project, command)
