@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from common.diagnosis.diagnosing import Diagnosis
     from common.diagnosis.evidence import RunEvidence
     from common.diagnosis.next_config import NextConfig
-    from common.diagnosis.report import ReportParts, SuspectRow
+    from common.diagnosis.report import ReportParts
     from common.diagnosis.suspects import Suspect
 
 EXAMPLES = """\
@@ -33,7 +33,6 @@ suspicious and their images can be read.
 exit codes: 0 done, whatever the verdict; 2 wrong usage, 3 unreadable input or two files of different runs"""
 
 DEFAULT_METRICS, DEFAULT_BASELINE = Path("logs/metrics.json"), Path("baseline_results.md")
-MOST_PICTURES = 32
 
 
 def make_parser() -> argparse.ArgumentParser:
@@ -137,6 +136,7 @@ def gather(
     """Everything the report shows beside the diagnosis, pictures included."""
     from common.diagnosis.pictures import draw_evidence
     from common.diagnosis.report import MOST_SUSPECTS, ReportParts
+    from common.diagnosis.samples import draw_sheet, duplicate_rows, suspect_rows
     from common.diagnosis.suspects import suspects
 
     notices = list(run_notices(run))
@@ -146,15 +146,17 @@ def gather(
         curves = args.output.with_suffix(".png") if run.epochs else None
         if curves is not None:
             draw_evidence(run, diagnosis, curves)
-        sheet = draw_sheet(args.output, dataset, doubtful)
+        sheet: Path | None = args.output.with_name(f"{args.output.stem}_samples.png")
+        if not draw_sheet(sheet, doubtful, dataset):
+            sheet = None
     for notice in notices:
         console.info(notice)
     return ReportParts(
         planned=planned,
         curves=curves and curves.name,
         sheet=sheet and sheet.name,
-        suspects=[suspect_row(suspect, dataset) for suspect in doubtful],
-        duplicates=duplicate_rows(dataset)[:MOST_SUSPECTS] if dataset is not None else (),
+        suspects=suspect_rows(doubtful, dataset),
+        duplicates=duplicate_rows(dataset, MOST_SUSPECTS) if dataset is not None else (),
         written_config=args.write_config,
         notices=notices,
     )
@@ -190,61 +192,6 @@ def load_data(run: RunEvidence, notices: list[str]) -> Dataset | None:
         notices.append("The data is no longer what the run was trained on, so samples are numbered.")
         return None
     return dataset
-
-
-def suspect_row(suspect: Suspect, dataset: Dataset | None) -> SuspectRow:
-    from common.diagnosis.report import SuspectRow
-
-    label = suspect.label
-    if label is None and dataset is not None:
-        label = dataset.class_names[int(dataset.splits[suspect.split].labels[suspect.index])]
-    why = (f"looks like {suspect.looks_like}" if suspect.looks_like is not None
-           else f"another class was preferred on average (margin {suspect.score:.2f})")  # fmt: skip
-    return SuspectRow(sample_name(suspect, dataset), suspect.split, label or "?", why)
-
-
-def sample_name(suspect: Suspect, dataset: Dataset | None) -> str:
-    if dataset is None or suspect.index >= dataset.splits[suspect.split].num_samples:
-        return f"sample {suspect.index}"
-    return dataset.splits[suspect.split].sample_name(suspect.index)
-
-
-def duplicate_rows(dataset: Dataset) -> list[SuspectRow]:
-    """Validation samples that equal a training sample, for data in memory."""
-    from common.diagnosis.report import SuspectRow
-    from common.health.duplicates import group_equal
-
-    train, val = dataset.splits["train"], dataset.splits["val"]
-    if train.inputs is None or val.inputs is None:
-        return []
-    groups = group_equal({"train": train.inputs.numpy(), "val": val.inputs.numpy()})
-    first = {group: index for index, group in reversed(list(enumerate(groups["train"].tolist())))}
-    return [
-        SuspectRow(val.sample_name(index), "val", dataset.class_names[int(val.labels[index])],
-                   f"equals {train.sample_name(first[group])} of the training data")
-        for index, group in enumerate(groups["val"].tolist()) if group in first
-    ]  # fmt: skip
-
-
-def draw_sheet(output: Path, dataset: Dataset | None, doubtful: Sequence[Suspect]) -> Path | None:
-    """The suspicious images beside each other; None where there are none in memory."""
-    from common.diagnosis.pictures import draw_samples
-
-    if dataset is None or len(dataset.input_shape) != 3 or dataset.input_shape[0] not in (1, 3):
-        return None
-    shown = [suspect for suspect in doubtful if dataset.splits[suspect.split].inputs is not None][:MOST_PICTURES]
-    if not shown:
-        return None
-    path = output.with_name(f"{output.stem}_samples.png")
-    captions = [caption(suspect_row(suspect, dataset), suspect) for suspect in shown]
-    images = [dataset.splits[suspect.split].inputs[suspect.index].numpy() for suspect in shown]
-    draw_samples(images, captions, path, "Suspicious samples: labels that the network contradicts")
-    return path
-
-
-def caption(row: SuspectRow, suspect: Suspect) -> str:
-    doubt = f"like {suspect.looks_like}" if suspect.looks_like is not None else "in doubt"
-    return f"{row.split} {suspect.index}\n{row.label}, {doubt}"
 
 
 def write_config(args: argparse.Namespace, diagnosis: Diagnosis, planned: NextConfig) -> None:
@@ -300,6 +247,8 @@ def tell(
 def as_json(run: RunEvidence, diagnosis: Diagnosis, planned: NextConfig | None, parts: ReportParts,
             args: argparse.Namespace) -> dict[str, Any]:  # fmt: skip
     """The diagnosis for programs."""
+    from common.diagnosis.next_config import merged_changes
+
     return {
         "issue": diagnosis.issue,
         "cause": diagnosis.primary.cause.id if diagnosis.primary else None,
@@ -307,8 +256,7 @@ def as_json(run: RunEvidence, diagnosis: Diagnosis, planned: NextConfig | None, 
         "findings": [found_as_json(found) for found in diagnosis.findings],
         "suspicions": [found_as_json(found) for found in diagnosis.suspicions],
         "changes": [] if planned is None else [
-            {"field": change.key, "old": change.old, "new": change.new, "recommendation": change.recommendation_id}
-            for change in planned.changes],
+            {"field": key, "old": old, "new": new} for key, old, new in merged_changes(planned.changes)],
         "suspicious_samples": [vars(row) for row in (*parts.suspects, *parts.duplicates)],
         "notices": list(parts.notices),
         "report": str(args.output),

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import math
+
 from common.comparison.runs import number
 from common.diagnosis.causes_code import LEARNT
 from common.diagnosis.evidence import RunEvidence
 from common.diagnosis.findings import Fact, Finding, log_strength, strength
 
 HIGH_MOMENTUM = 0.97
+# What a sound training's watched updates reach at most, of the weights; the rate is raised towards it by factors of 10.
+USUAL_UPDATE = 3e-3
+MOST_TENFOLD = 6
 # Beyond the yardstick's own noise, a network that stays this many points behind next to nothing does not do its work.
 BEHIND_PCT = 3.0
 
@@ -74,7 +79,8 @@ def learning_rate_too_low(run: RunEvidence) -> Finding | None:
              "near 1e-3 (cs231n)"),
         *_outcome(run),
     )  # fmt: skip
-    return Finding(log_strength(largest, 3e-4, 1e-4), facts, "train_loss")
+    tenfold = max(1, round(math.log10(USUAL_UPDATE / largest)))
+    return Finding(log_strength(largest, 3e-4, 1e-4), facts, "train_loss", times=min(tenfold, MOST_TENFOLD))
 
 
 def excessive_weight_decay(run: RunEvidence) -> Finding | None:

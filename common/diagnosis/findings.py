@@ -30,12 +30,14 @@ class Finding:
         facts: those numbers, most telling first.
         curve: the field of an epoch that shows it best, marked in the picture, and the epochs to mark.
         epochs: their numbers; empty marks none.
+        times: how often the first recommendation is to be applied, where the numbers say how far off a setting is.
     """
 
     confidence: float
     facts: tuple[Fact, ...]
     curve: str | None = None
     epochs: tuple[int, ...] = ()
+    times: int = 1
 
 
 @dataclass(frozen=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -45,7 +46,8 @@ def next_config(run: RunEvidence, config: Config, diagnosis: Diagnosis, guides: 
     """
     chosen: list[Recommendation] = []
     if diagnosis.primary is not None:
-        chosen = recommendations_of(diagnosis.primary.cause, guides)
+        first, *others = recommendations_of(diagnosis.primary.cause, guides) or [None]
+        chosen = [] if first is None else [*[first] * diagnosis.primary.finding.times, *others]
     elif misses_target(run):
         chosen = list(guides[GENERAL_GUIDE].recommendations[:NUM_GENERAL])
     changed, applied = apply_changes(config, chosen)
@@ -64,11 +66,13 @@ def next_config_text(planned: NextConfig, header: Sequence[str]) -> str:
     ``load_config`` gives an equal config.
     """
     why = {recommendation.id: recommendation.title for recommendation in planned.recommendations}
-    notes: dict[str, str] = {}
+    reasons: dict[str, Counter[str]] = {}
     for change in planned.changes:
-        earlier = notes.get(change.key)
-        reason = why[change.recommendation_id].lower()
-        notes[change.key] = f"{earlier}; {reason}" if earlier else f"was {_shown(change.old)}: {reason}"
+        reasons.setdefault(change.key, Counter())[why[change.recommendation_id].lower()] += 1
+    notes = {
+        key: f"was {json.dumps(old)}: {'; '.join(map(_counted, reasons[key].items()))}"
+        for key, old, _ in merged_changes(planned.changes)
+    }
     return _annotated(dump_config(planned.config, header), notes)
 
 
@@ -91,10 +95,16 @@ def _one_line(text: str) -> str:
     return " ".join(text.split())
 
 
-def _shown(value: Any) -> str:
-    return json.dumps(value)
+def _counted(reason: tuple[str, int]) -> str:
+    text, times = reason
+    return text if times == 1 else f"{text}, {times} times"
 
 
-def change_rows(changes: Sequence[AppliedChange]) -> list[tuple[str, str, str]]:
-    """Key, old and new value of each change, as text."""
-    return [(change.key, _shown(change.old), _shown(change.new)) for change in changes]
+def merged_changes(changes: Sequence[AppliedChange]) -> list[tuple[str, Any, Any]]:
+    """Key, value before all changes and value after them, of each field that was changed."""
+    was: dict[str, Any] = {}
+    now: dict[str, Any] = {}
+    for change in changes:
+        was.setdefault(change.key, change.old)
+        now[change.key] = change.new
+    return [(key, old, now[key]) for key, old in was.items()]

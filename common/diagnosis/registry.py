@@ -115,7 +115,7 @@ CAUSES = (
           outcome.trained_too_short, ("train_longer", "increase_lr")),
     Cause("behind_simple_methods", "underfitting", "the network does not reach what simple methods reach",
           "Something keeps it from learning, and none of the known signs says what.",
-          outcome.behind_simple_methods, ("increase_lr", "increase_capacity", "train_longer")),
+          outcome.behind_simple_methods, ("increase_lr", "train_longer")),
     Cause("crashed", "crashes", "the run did not come to its end",
           "What is measured here is that of an unfinished training.", outcome.crashed, phase=2),
     # What was repaired, how well it is measured, how fast it goes

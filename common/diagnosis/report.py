@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -11,7 +12,7 @@ from common.diagnosis.diagnosing import Diagnosis
 from common.diagnosis.documented import documented_thresholds
 from common.diagnosis.evidence import RunEvidence
 from common.diagnosis.findings import Diagnosed
-from common.diagnosis.next_config import NextConfig, change_rows, misses_target, recommendations_of
+from common.diagnosis.next_config import NextConfig, merged_changes, misses_target, recommendations_of
 from common.guides import Guide, Recommendation, rank
 
 MOST_SUSPECTS = 20
@@ -181,7 +182,8 @@ def _recommendation_row(number: int, item: Recommendation) -> tuple[object, ...]
 
 def _preview(parts: ReportParts) -> str:
     assert parts.planned is not None
-    rows = change_rows(parts.planned.changes)
+    changes = merged_changes(parts.planned.changes)
+    rows = [(key, json.dumps(old), json.dumps(new)) for key, old, new in changes]
     if not rows:
         return "No setting is to be changed."
     table = markdown.table(["Field", "Baseline", "Next"], rows)

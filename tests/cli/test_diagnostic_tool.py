@@ -106,7 +106,7 @@ def test_a_rate_too_low_leads_to_a_config_with_a_higher_one(here, capsys):
     assert "  # was 2e-06: increase the learning rate by 10x" in config.read_text()
     assert config_validator.main(["--config", str(config), "--mode", "optimization"]) == 0
     was, now = load_config("results/slow/config.yaml").config, load_config(config).config
-    assert now.optimizer.learning_rate == pytest.approx(10 * was.optimizer.learning_rate)
+    assert now.optimizer.learning_rate == pytest.approx(100 * was.optimizer.learning_rate)
     report = Path("diagnostic_report.md").read_text()
     assert "Written to `configs/optimization_config.yaml`" in report
     assert "python config_validator.py --config configs/optimization_config.yaml --mode optimization" in report

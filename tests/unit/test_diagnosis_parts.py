@@ -126,7 +126,7 @@ def test_the_next_config_says_what_was_and_why_and_reads_back(tmp_path):
     path.write_text(next_config_text(planned, [diagnosis.headline()]), encoding="utf-8")
     text = path.read_text()
     assert text.startswith("# Primary issue: convergence_stall (confidence ")
-    assert "  learning_rate: 2.0e-05  # was 2e-06: increase the learning rate by 10x\n" in text
+    assert "  learning_rate: 0.0002  # was 2e-06: increase the learning rate by 10x, 2 times\n" in text
     loaded = load_config(path, mode="optimization").config
     assert loaded == planned.config
     assert [key for key, _, _ in config_differences(evidence.config, loaded)] == ["optimizer.learning_rate"]
@@ -189,7 +189,7 @@ def test_the_report_has_every_part(tmp_path):
                     "Suspicious samples", "Documented thresholds", "Next"):  # fmt: skip
         assert f"\n## {heading}\n" in text
     assert "](a%20b.png)" in text
-    assert "| optimizer.learning_rate | 2e-06    | 2e-05 |" in text
+    assert "| optimizer.learning_rate | 2e-06    | 0.0002 |" in text
     assert "Bengio 2012" in text, "the gain comes with its source"
 
 
