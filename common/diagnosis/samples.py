@@ -46,8 +46,8 @@ def draw_sheet(path: Path, doubtful: Sequence[Suspect], dataset: Any | None) -> 
     """Draw the doubtful images beside each other; False where there are none in memory. Raises OSError."""
     if dataset is None or len(dataset.input_shape) != 3 or dataset.input_shape[0] not in (1, 3):
         return False
-    shown = [suspect for suspect in doubtful
-             if _is_in(dataset, suspect) and dataset.splits[suspect.split].inputs is not None][:MOST_PICTURES]  # fmt: skip
+    known = [suspect for suspect in doubtful if _is_in(dataset, suspect)]
+    shown = [suspect for suspect in known if dataset.splits[suspect.split].inputs is not None][:MOST_PICTURES]
     if not shown:
         return False
     images = [np.asarray(dataset.splits[suspect.split].inputs[suspect.index]) for suspect in shown]
