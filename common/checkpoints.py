@@ -113,6 +113,16 @@ class CheckpointStore:
             manifest.write_manifest(self.folder, self._entries)
         return moved
 
+    def lists(self, name: str) -> bool:
+        """Whether the manifest has an entry of that name."""
+        return name in self._entries
+
+    def adopt(self, name: str, *, epoch: int, step: int) -> None:
+        """Enter a sound checkpoint into the manifest that knew of it before it was damaged."""
+        path = self.folder / name
+        self._entries[name] = manifest.ManifestEntry(manifest.sha256_of_file(path), path.stat().st_size, epoch, step)
+        manifest.write_manifest(self.folder, self._entries)
+
     def sizes(self) -> dict[str, int]:
         """Size in bytes of every checkpoint there is, by name."""
         return {name: (self.folder / name).stat().st_size for name in sorted(self._entries)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from dataclasses import asdict, dataclass, field, fields
 
 
@@ -140,6 +141,10 @@ def update_best(progress: Progress, criterion: Criterion, record: dict) -> bool:
     return True
 
 
+# Where a failed step sends the training back to, while the last checkpoint is at a place that an interruption chose.
+RESTART_POINT_NAME = "restart_point.pt"
+
+
 @dataclass(frozen=True)
 class CheckpointPlan:
     """Which checkpoint files a run keeps: a function of its history alone, so that a restart decides the same."""
@@ -161,6 +166,11 @@ class CheckpointPlan:
         if self.save_last:
             files[self.last_name] = progress.completed_epochs
         return files
+
+    def writes(self, name: str) -> bool:
+        """Whether a file of this name is one that the run writes at some time."""
+        names = (self.best_name, self.last_name, RESTART_POINT_NAME)
+        return name in names or re.fullmatch(r"checkpoint_epoch_\d+\.pt", name) is not None
 
     def most_files(self, epochs: int) -> int:
         """The largest number of files there can be at once, with a restart point and one more that is being written."""

@@ -12,7 +12,7 @@ from common.engine.recorder import utc_now
 from common.engine.saver import is_restart_point
 from common.engine.session import Session
 from common.exits import CheckFailedError, InputFileError, RunFailedError
-from common.manifest import iterate_sound_checkpoints
+from common.manifest import checkpoint_files, iterate_sound_checkpoints
 
 
 def restore_newest(session: Session) -> None:
@@ -53,6 +53,7 @@ def _find(session: Session, *, restart_points_only: bool = False) -> dict | None
     for path, reason in store.set_aside_damaged():
         session.notices.append(f"A damaged checkpoint was set aside as {path.name} ({reason})")
         session.console.warning(session.notices[-1])
+    _list_again(session, store)
     for path in iterate_sound_checkpoints(session.folder.checkpoints):
         checkpoint = _own_checkpoint(session, path)
         if checkpoint is None or not _leads_to_the_same_end(session, store, checkpoint):
@@ -60,6 +61,15 @@ def _find(session: Session, *, restart_points_only: bool = False) -> dict | None
         if not restart_points_only or is_restart_point(Progress.from_dict(checkpoint["progress"]), every_n_steps):
             return checkpoint
     return None
+
+
+def _list_again(session: Session, store: CheckpointStore) -> None:
+    """Enter the run's checkpoints into a manifest that was lost, so that they are used, kept and pruned as before."""
+    for path in checkpoint_files(store.folder):
+        if session.parts.plan.writes(path.name) and not store.lists(path.name):
+            checkpoint = _own_checkpoint(session, path)
+            if checkpoint is not None:
+                store.adopt(path.name, epoch=checkpoint["epoch"], step=checkpoint["step"])
 
 
 def _own_checkpoint(session: Session, path: Path) -> dict | None:

@@ -7,11 +7,8 @@ from collections.abc import Callable
 
 from common import checkpoints
 from common.engine.parts import Parts
-from common.engine.progress import Progress
+from common.engine.progress import RESTART_POINT_NAME, Progress
 from common.step_trace import StepTrace
-
-# Where a failed step sends the training back to, while the last checkpoint is at a place that an interruption chose.
-RESTART_POINT_NAME = "restart_point.pt"
 
 
 def is_restart_point(progress: Progress, save_every_n_steps: int | None) -> bool:
