@@ -191,9 +191,9 @@ def with_nan_rows(arrays: Arrays, generator: np.random.Generator) -> Arrays:
 
 
 def unscaled(arrays: Arrays, generator: np.random.Generator) -> Arrays:
-    """Features on scales from 1 to 10,000, each its own, in every split."""
+    """Columns on scales from 1 to 10,000, each its own, or images on one of 100 to 10,000, in every split."""
     shape = arrays["x_train"].shape[1:]
-    scales = 10.0 ** generator.uniform(0, 4, size=shape)
+    scales = 10.0 ** (generator.uniform(0, 4, size=shape) if len(shape) == 1 else generator.uniform(2, 4))
     names = [f"x_{split}" for split in ("train", "val", "test")]
     return arrays | {name: (arrays[name] * scales).astype(np.float32) for name in names}
 

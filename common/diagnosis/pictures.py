@@ -50,12 +50,12 @@ def draw_evidence(run: RunEvidence, diagnosis: Diagnosis, path: Path) -> None:
         loss, accuracy = figure.subplots(2, sharex=True)
         figure.subplots_adjust(left=0.115, right=0.965, top=0.875, bottom=0.085, hspace=0.28)
         title = diagnosis.primary.cause.title if diagnosis.primary else "nothing is wrong"
-        heading = f"{diagnosis.issue}: {title}" if diagnosis.primary else "No issue found"
-        size = 15 if len(heading) < 60 else 12.5
-        plain_text(figure.suptitle(heading, x=0.115, y=0.975, ha="left", fontsize=size, fontweight="bold"))
+        heading = f"{title[:1].upper()}{title[1:]}"
+        size = 15 if len(heading) < 55 else 12
+        plain_text(figure.suptitle(heading, x=0.115, y=0.98, ha="left", fontsize=size, fontweight="bold"))
         _draw_loss(loss, run)
         _draw_accuracy(accuracy, run)
-        _mark(loss, accuracy, run, diagnosis)
+        _mark(loss, accuracy, diagnosis)
         finish_epoch_axis([loss, accuracy], [int(epoch["num"]) for epoch in run.epochs], run.run.best_epoch)
         save_figure(figure, path)
 
@@ -117,14 +117,14 @@ def _curve(axes: Axes, run: RunEvidence, key: str, label: str, colour: str, styl
         axes.plot(*zip(*points, strict=True), color=colour, linestyle=style, linewidth=2.0, label=label, **dot)
 
 
-def _mark(loss: Axes, accuracy: Axes, run: RunEvidence, diagnosis: Diagnosis) -> None:
-    """Shade what shows the primary issue, and write its first fact beside it."""
+def _mark(loss: Axes, accuracy: Axes, diagnosis: Diagnosis) -> None:
+    """Write the first fact of the primary issue into the panel that shows it, and shade the epochs it speaks of."""
     if diagnosis.primary is None:
         return
     finding = diagnosis.primary.finding
     axes = loss if finding.curve in ("train_loss", "val_loss") else accuracy
-    numbers = finding.epochs or tuple(int(epoch["num"]) for epoch in run.epochs)
-    axes.axvspan(min(numbers) - 0.4, max(numbers) + 0.4, color=MARK, alpha=0.25, zorder=0)
+    if finding.epochs:
+        axes.axvspan(min(finding.epochs) - 0.4, max(finding.epochs) + 0.4, color=MARK, alpha=0.4, zorder=0)
     fact = finding.facts[0]
     note = axes.annotate(_shortened(f"{fact.what}: {fact.value}"), (0.99, 0.5), xycoords="axes fraction", ha="right",
                          va="center", fontsize=10.5, color=INK,

@@ -70,7 +70,7 @@ CAUSES = (
           settings.excessive_momentum, ("lower_momentum", "reduce_learning_rate", "warm_up")),
     Cause("excessive_weight_decay", "convergence_stall", "weight decay is far too strong",
           "The penalty is stronger than the gradient of the loss, and the best weights are zero.",
-          settings.excessive_weight_decay, ("relax_regularization",)),
+          settings.excessive_weight_decay, ("relax_regularization", "overfitting/weight_decay")),
     Cause("learning_rate_too_high", "exploding_gradients", "the learning rate is far too high",
           "Steps longer than the weights themselves throw away what earlier ones achieved.",
           settings.learning_rate_too_high,

@@ -87,7 +87,9 @@ def next_step(run: RunEvidence, diagnosis: Diagnosis, written_config: Path | Non
         return ("Back to phase 2, baseline: data or code change, and with them what every number means. Then train "
                 "and diagnose again.")  # fmt: skip
     config = written_config or Path("configs/optimization_config.yaml")
-    first = "" if written_config else f"python diagnostic_tool.py --run RUN_DIR --write-config {config}\n"
+    first = (
+        "" if written_config else f"python diagnostic_tool.py --run {run.run.shown_folder} --write-config {config}\n"
+    )
     reason = "settings can mend this" if primary else "nothing is wrong, and the target is missed"
     return f"Phase 4, optimization: {reason}.\n\n" + markdown.code_block(
         f"{first}python config_validator.py --config {config} --mode optimization\n"

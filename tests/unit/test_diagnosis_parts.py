@@ -96,6 +96,12 @@ def test_suspects_name_what_the_network_contradicts_most_first(tmp_path):
     assert len(val) == 3 and all(item.looks_like == str((int(item.label) + 1) % 10) for item in val)
 
 
+def test_a_network_that_has_learnt_nothing_contradicts_nobody(tmp_path):
+    run = RunBuilder()
+    run.accuracies(15.0, 40 / 2.7)
+    assert suspects(run.evidence(tmp_path)) == []
+
+
 def test_a_damaged_history_only_costs_its_suspects(tmp_path):
     evidence = RunBuilder().evidence(tmp_path)
     (tmp_path / "sample_history.npz").write_bytes(b"no archive")
