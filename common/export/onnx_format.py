@@ -41,8 +41,8 @@ def onnx_model(source: ExportSource, model: nn.Module, opset: int) -> onnx.Model
     written on.
 
     Raises:
-        CheckFailedError: an operator has no counterpart in ONNX (its layer is named), the batch size came out fixed,
-            or another opset came out than was asked for.
+        CheckFailedError: an operator has no counterpart in ONNX (its layer is named), or another opset came out than
+            was asked for.
         UsageError: the weights do not fit into one ONNX file.
         EnvironmentLackError: the package onnx is not installed.
     """
@@ -52,13 +52,6 @@ def onnx_model(source: ExportSource, model: nn.Module, opset: int) -> onnx.Model
     written = {entry.domain: entry.version for entry in proto.opset_import}
     if written.get("") != opset:
         raise CheckFailedError(f"asked for opset {opset}, the exporter wrote {written.get('')}", path=source.path)
-    for value in (*proto.graph.input, *proto.graph.output):
-        if value.type.tensor_type.shape.dim[0].dim_param != _BATCH_AXIS:
-            raise CheckFailedError(
-                f"its `{value.name}` came out with a fixed batch size",
-                path=source.path,
-                hint="take the batch size from the input's shape in the model's forward",
-            )
     proto.doc_string = proto.graph.doc_string = ""
     for node in proto.graph.node:
         node.doc_string = ""

@@ -107,15 +107,17 @@ def verify(
         tolerance: of an fp32 model the largest difference of logits, of a quantised one the points of accuracy that
             may be lost; None for 1e-4 and 1.
     Raises:
-        CheckFailedError: the file cannot be opened.
+        CheckFailedError: the file cannot be opened, or does not run at every one of ``BATCH_SIZES``.
     """
     try:
         engine = open_model(path, "cpu", num_threads)
     except InputFileError as error:
         raise CheckFailedError(f"what was written {error.message}") from error
     problems = [] if engine.metadata == expected else [f"its metadata differs in {_differences(engine, expected)}"]
+    for size in BATCH_SIZES:
+        batch = inputs.first(size, engine.metadata.preprocessing)
+        problems += _problems_with_batch(engine, batch, reference, tolerance, expected.precision)
     exported = run_over(engine, inputs)
-    problems += _batch_size_problems(engine, inputs, reference if expected.precision == "fp32" else None, tolerance)
     return _compared(inputs, reference, exported, expected.precision, tolerance, problems)
 
 
@@ -185,25 +187,25 @@ def _judge_quantised(lost: float, allowed: float, labelled: bool) -> tuple[str, 
     return words, [f"{lost:.2f} {what} are lost, and {allowed:g} are allowed"]
 
 
-def _batch_size_problems(
-    engine: Engine, inputs: LabelledInputs, reference: Outputs | None, tolerance: float | None
+def _problems_with_batch(
+    engine: Engine, batch: npt.NDArray[np.float32], reference: Outputs, tolerance: float | None, precision: str
 ) -> list[str]:
-    """What is wrong at each of ``BATCH_SIZES``; logits are compared where ``reference`` is given."""
-    problems = []
-    for size in BATCH_SIZES:
-        batch = inputs.first(size, engine.metadata.preprocessing)
-        try:
-            engine.try_out(batch)
-        except ToolError as error:
-            problems.append(f"at batch size {size} it {error.message}")
-            continue
-        if reference is None:
-            continue
-        expected = reference.logits_NC[np.arange(size) % len(reference.logits_NC)]
-        difference = float(np.abs(engine(batch) - expected).max())
-        if not difference <= allowed_logit_difference(tolerance, reference):
-            problems.append(f"at batch size {size} its logits differ by up to {difference:.1e}")
-    return problems
+    """What is wrong with the answers to the first samples as one batch; of a quantised model only whether it runs."""
+    size = len(batch)
+    try:
+        engine.try_out(batch)
+    except ToolError as error:
+        raise CheckFailedError(
+            f"what was written does not run at batch size {size}: it {error.message}",
+            hint="take the batch size from the input's shape in the model's forward, without int()",
+        ) from error
+    if precision != "fp32":
+        return []
+    expected = reference.logits_NC[np.arange(size) % len(reference.logits_NC)]
+    difference = float(np.abs(engine(batch) - expected).max())
+    if difference <= allowed_logit_difference(tolerance, reference):
+        return []
+    return [f"at batch size {size} its logits differ by up to {difference:.1e}"]
 
 
 def _largest(outputs: Outputs) -> float:
