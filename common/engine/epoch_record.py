@@ -37,7 +37,7 @@ def measure(parts: Parts, epoch: int, check_stop: Callable[[], None] | None) -> 
         return None
     with nullcontext() if state.ema is None else state.ema.apply_to(state.model):
         train = evaluate(parts, parts.train_sample, check_stop)
-        with watch_activations(state.model) as watch:
+        with watch_activations(state.model, num_passes=len(parts.validation.index_batches)) as watch:
             val = evaluate(parts, parts.validation, check_stop)
     return Measurement(train, val, watch.summary())
 

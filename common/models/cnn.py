@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from torch import nn
 
-from common.models.layers import make_activation, require_image, widths
+from common.models.layers import LayerStack, make_activation, require_image, widths
 
 MIN_SIDE = 8
 # The classifier sees the features averaged over the four quadrants, so that it still knows top from bottom. On
@@ -43,7 +43,7 @@ def build_cnn(
     blocks["flatten"] = nn.Flatten()
     blocks["dropout"] = nn.Dropout(dropout)
     blocks["head"] = nn.Linear(channels * GRID * GRID, num_classes)
-    return nn.Sequential(blocks)
+    return LayerStack(blocks)
 
 
 def default_widths(side: int) -> list[int]:

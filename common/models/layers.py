@@ -18,6 +18,15 @@ ACTIVATIONS: dict[str, Callable[[], nn.Module]] = {
 }
 
 
+class LayerStack(nn.Sequential):
+    """Layers one after the other. ``Module.compile()`` compiles it; of a bare ``nn.Sequential`` it compiles nothing."""
+
+    def forward(self, input: Tensor) -> Tensor:
+        for layer in self:
+            input = layer(input)
+        return input
+
+
 class SpatialMean(nn.Module):
     """Global average pooling, BCHW to BC: a plain mean, whose backward on CUDA is deterministic.
 

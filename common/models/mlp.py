@@ -8,7 +8,7 @@ from collections.abc import Sequence
 
 from torch import nn
 
-from common.models.layers import make_activation, widths
+from common.models.layers import LayerStack, make_activation, widths
 
 DEFAULT_HIDDEN_DIMS = (128, 64)
 
@@ -33,4 +33,4 @@ def build_mlp(
         layers[f"dropout{number}"] = nn.Dropout(dropout)
         features = width
     layers["head"] = nn.Linear(features, num_classes)
-    return nn.Sequential(layers)
+    return LayerStack(layers)

@@ -176,3 +176,16 @@ def test_attention_is_that_of_pytorch():
     )
     tokens = torch.randn(3, 5, 8, generator=torch.Generator().manual_seed(0))
     torch.testing.assert_close(attention(tokens), reference(tokens, tokens, tokens)[0])
+
+
+@pytest.mark.parametrize("architecture", ["simple_mlp", "simple_cnn"])
+def test_compiling_reaches_the_layers(architecture):
+    model, graphs = build_model(architecture, input_shape=(1, 8, 8), num_classes=3, dropout=0.0), []
+
+    def counted(graph, inputs):
+        graphs.append(graph)
+        return graph.forward
+
+    model.compile(backend=counted)
+    model(torch.zeros(2, 1, 8, 8))
+    assert graphs
