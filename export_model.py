@@ -74,7 +74,7 @@ def _add_quantisation(parser: argparse.ArgumentParser) -> None:
 
 
 def _add_verification(parser: argparse.ArgumentParser) -> None:
-    group = parser.add_argument_group("verification")
+    group = parser.add_argument_group("verification and measurement")
     group.add_argument(
         "--verify-data", type=Path, metavar="PATH",
         help="folder of class folders, .npz, .csv or .parquet (default: the training's test split, else validation)",
@@ -83,6 +83,10 @@ def _add_verification(parser: argparse.ArgumentParser) -> None:
         "--tolerance", type=float, metavar="X",
         help="fp32: largest difference of logits (default: 1e-4); int8, fp16: points of accuracy that may be lost "
         "(default: 1)",
+    )  # fmt: skip
+    group.add_argument(
+        "--speed-seconds", type=float, default=1.0, metavar="S",
+        help="how long each model is timed on one core, at batch size 1 (default: 1)",
     )  # fmt: skip
 
 
@@ -113,6 +117,8 @@ def _request(args: argparse.Namespace) -> ExportRequest:
     """Raises UsageError for numbers that make no sense."""
     if args.tolerance is not None and not 0 <= args.tolerance < float("inf"):
         raise UsageError(f"must be 0 or more, not {args.tolerance}", field="--tolerance")
+    if not 0 <= args.speed_seconds <= 3600:
+        raise UsageError(f"must be from 0 to 3600, not {args.speed_seconds}", field="--speed-seconds")
     if args.calibration_samples < 128:
         raise UsageError(f"must be 128 or more, not {args.calibration_samples}", field="--calibration-samples")
 
@@ -130,6 +136,7 @@ def _request(args: argparse.Namespace) -> ExportRequest:
         calibration_samples=args.calibration_samples,
         verify_data=args.verify_data,
         tolerance=args.tolerance,
+        speed_s=args.speed_seconds,
     )
 
 

@@ -32,7 +32,6 @@ from common.model_metadata import ModelMetadata
 
 DEFAULT_CALIBRATION_SAMPLES = 512
 MIN_CALIBRATION_SAMPLES = 128
-DEFAULT_SPEED_S = 1.0
 EAGER = "the checkpoint in PyTorch"
 
 
@@ -51,7 +50,7 @@ class ExportRequest:
     calibration_samples: int = DEFAULT_CALIBRATION_SAMPLES
     verify_data: Path | None = None
     tolerance: float | None = None
-    speed_s: float = DEFAULT_SPEED_S
+    speed_s: float = 1.0
     seed: int = 42
 
 
