@@ -69,6 +69,29 @@ def test_blocks_of_a_recorder_add_up():
     assert timings.num_calls == 15 and timings.wall_s * 1e9 >= timings.latency_ns.sum()
 
 
+def test_preemptions_are_put_down_to_the_slowest_calls_of_the_stretch(monkeypatch):
+    counts = iter([0, 2, 2, 9])  # at the start; after calls 1 to 4; of the next run: at the start, after calls 5 to 7
+    monkeypatch.setattr("common.inference.timing.preemptions_so_far", lambda: next(counts))
+    model, recorder = Sleeper(), Recorder(lambda inputs: model(inputs), 4)
+    monkeypatch.setattr("common.inference.timing.PREEMPTIONS_EVERY_NS", 10**15)
+    recorder.run(iter(BATCHES * 2), until_ns=0, min_calls=4)
+    recorder.run(iter(BATCHES * 2), until_ns=0, min_calls=3)
+    timings = recorder.timings()
+    assert timings.num_calls == 7 and timings.preemptions.sum() == 2 + 7
+    disturbed = np.flatnonzero(timings.preemptions[:4])
+    assert sorted(disturbed) == sorted(np.argsort(-timings.latency_ns[:4], kind="stable")[:2])
+    assert sorted(timings.preemptions[4:]) == [1, 1, 5]
+    assert timings.preemptions[4 + np.argmax(timings.latency_ns[4:])] == 5
+
+
+def test_the_kernel_is_asked_after_every_long_call(monkeypatch):
+    counts = iter(range(0, 1000, 1))
+    monkeypatch.setattr("common.inference.timing.preemptions_so_far", lambda: next(counts))
+    recorder = Recorder(Sleeper(0.002), 4)
+    recorder.run(iter(BATCHES * 3), until_ns=0, min_calls=6)
+    assert recorder.timings().preemptions.tolist() == [1] * 6
+
+
 def test_warm_up_ends_when_times_are_steady_or_time_is_up():
     growing = Sleeper()
 
