@@ -29,6 +29,10 @@ CAUSES = (
     Cause("unscaled_inputs", "exploding_gradients", "the inputs are far from mean 0 and deviation 1",
           "A gradient is proportional to its input, so no single learning rate suits all features.",
           data.unscaled_inputs, ("scale_inputs",)),
+    Cause("splits_prepared_differently", "data_quality", "validation data is prepared unlike training data",
+          "The network is asked about inputs of a kind it has never seen.",
+          data.splits_prepared_differently, by_hand=ByHand("prepare_splits_alike", "Prepare every split by one and the "
+          "same path, with the training data's mean and deviation."), phase=2),
     Cause("identical_units", "convergence_stall", "all units of a layer are the same",
           "Equal units get equal gradients, so they stay one unit for ever; weights that are all 0 pass nothing on.",
           code.identical_units, by_hand=ByHand("initialise_at_random", "Initialise the weights at random, never with "
@@ -41,10 +45,6 @@ CAUSES = (
           code.bad_initialisation, by_hand=ByHand("initialise_with_usual_gain", "Initialise weights after He et al. "
           "(relu) or Glorot (tanh), without a factor of your own."), phase=2),
     # Data
-    Cause("splits_prepared_differently", "data_quality", "validation data is prepared unlike training data",
-          "The network is asked about inputs of a kind it has never seen.",
-          data.splits_prepared_differently, by_hand=ByHand("prepare_splits_alike", "Prepare every split by one and the "
-          "same path, with the training data's mean and deviation."), phase=2),
     Cause("leakage", "data_quality", "validation holds samples of the training data",
           "What was seen in training is no test: validation accuracy is higher than it will be in use.",
           data.leakage, ("check_leakage",), ByHand("remove_shared_samples", "Remove from validation what training "

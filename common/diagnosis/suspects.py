@@ -17,6 +17,10 @@ MAX_HISTORY_BYTES = 2**30
 LEARNT_ENOUGH = 0.3
 
 
+class HistoryUnusableError(Exception):
+    """Why the samples' history of a run cannot be used, as a sentence without its full stop."""
+
+
 @dataclass(frozen=True)
 class Suspect:
     """A sample whose label is in doubt.
@@ -78,25 +82,29 @@ def _of_validation(run: RunEvidence, most: int) -> list[Suspect]:
 def _of_training(run: RunEvidence, most: int) -> list[Suspect]:
     try:
         margins_N = read_mean_margins(run.run.folder.sample_history)
-    except (OSError, ValueError, KeyError, zipfile.BadZipFile):
+    except HistoryUnusableError:
         return []
     order = np.argsort(margins_N, kind="stable")[:most]
     return [Suspect("train", int(row), None, None, float(margins_N[row])) for row in order if margins_N[row] < 0]
 
 
 def read_mean_margins(path: Path) -> npt.NDArray[np.float64]:
-    """Mean margin of each training sample over the epochs, (N,), NaN last in any order.
+    """Mean margin of each training sample over the epochs, (N,), NaN for samples never trained on.
 
     Raises:
-        OSError, ValueError, KeyError, zipfile.BadZipFile: it is missing or not as it should be.
+        HistoryUnusableError: the file is missing or not as it should be.
     """
-    with zipfile.ZipFile(path) as archive:
-        if sum(entry.file_size for entry in archive.infolist()) > MAX_HISTORY_BYTES:
-            raise ValueError("it is too large")
-    with np.load(path, allow_pickle=False) as stored:
-        margins_N = stored["margin_mean"]
+    try:
+        with zipfile.ZipFile(path) as archive:
+            size = sum(entry.file_size for entry in archive.infolist())
+        if size > MAX_HISTORY_BYTES:
+            raise HistoryUnusableError(f"{path} unpacks to {size} bytes, more than {MAX_HISTORY_BYTES}")
+        with np.load(path, allow_pickle=False) as stored:
+            margins_N = stored["margin_mean"]
+    except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
+        raise HistoryUnusableError(f"{path} cannot be read ({error})") from error
     if margins_N.ndim != 1 or margins_N.dtype.kind != "f":
-        raise ValueError("'margin_mean' is not one number per sample")
+        raise HistoryUnusableError(f"'margin_mean' in {path} is not one number per sample")
     return margins_N.astype(np.float64)
 
 
