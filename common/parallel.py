@@ -7,6 +7,7 @@ anything. Every process takes the same decisions, since each is made from number
 from __future__ import annotations
 
 import contextlib
+import inspect
 import os
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, nullcontext
@@ -16,7 +17,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
-from common.exits import EnvironmentLackError
+from common.exits import EnvironmentLackError, RunFailedError
 from common.synchronized_batch_norm import synchronize_batch_norm
 
 
@@ -81,9 +82,11 @@ class World:
         """The model as it is to be called in training: gradients are averaged over the processes in its backward."""
         if self.is_alone:
             return model
-        return nn.parallel.DistributedDataParallel(
-            model, device_ids=[device.index] if device.type == "cuda" else None, broadcast_buffers=False
-        )
+        ddp = nn.parallel.DistributedDataParallel
+        # PyTorch 2.13 renamed it. Buffers are the same everywhere: batch norm is synchronised.
+        new, old = "forward_sync_buffers", "broadcast_buffers"
+        sync_buffers = {new if new in inspect.signature(ddp.__init__).parameters else old: False}
+        return ddp(model, device_ids=[device.index] if device.type == "cuda" else None, **sync_buffers)
 
     def synchronize_batch_norm(self, model: nn.Module) -> nn.Module:
         """Batch norm over the samples of all processes, so that the model trains as it would in one."""
@@ -102,6 +105,7 @@ def joined_world() -> Iterator[World]:
 
     Raises:
         EnvironmentLackError: the others cannot be reached.
+        RunFailedError: one of them ended while this one was at work.
     """
     size = int(os.environ.get("WORLD_SIZE", "1"))
     if size == 1:
@@ -119,5 +123,17 @@ def joined_world() -> Iterator[World]:
         ) from error
     try:
         yield world
+    except RuntimeError as error:
+        if not _is_lost_connection(error):
+            raise
+        raise RunFailedError(
+            f"another process of this training ended, so this one (number {world.rank}) does too",
+            hint="what the other one said tells why; the same command goes on",
+        ) from error
     finally:
         dist.destroy_process_group()
+
+
+def _is_lost_connection(error: RuntimeError) -> bool:
+    # gloo raises plain RuntimeErrors, which name its source file.
+    return isinstance(error, dist.DistError) or "gloo/transport" in str(error)
