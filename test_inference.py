@@ -167,7 +167,8 @@ def keep(result: SessionResult, args: argparse.Namespace, console: Console) -> N
     everything, names = result.all_measurements(), result.names()
     try:
         if args.plot is not None:
-            plot_latency(everything, names, args.plot, f"Latency: {args.model.name}")
+            other = f", other: {args.compare.name}" if args.compare else ""
+            plot_latency(everything, names, args.plot, f"Latency: {args.model.name}{other}")
             console.info(f"Picture: {args.plot}")
         if args.output is not None:
             keys = [name.replace(" ", "_") for name in names]

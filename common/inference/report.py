@@ -82,6 +82,7 @@ def comparison_lines(comparison: Comparison) -> list[str]:
     return [
         f"Compared at batch size {comparison.first.batch_size}, in {comparison.num_turns} turns each:",
         f"- Median latency: {ratio.ratio:.3f} times that of --model{interval}",
+        f"- Latency of --compare: {_joined(comparison.other.percentiles)}",
         f"- Test accuracy: {other - first:+.2f} points ({first:.1f}% and {other:.1f}%)",
         f"- Same predicted class: {comparison.agreement_pct:.1f}% of the samples; only --model right: "
         f"{test.baseline_only}, only --compare right: {test.optimized_only} (McNemar p = {test.p_value:.2g})",
