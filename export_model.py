@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from common.command import new_parser, print_json, run
 from common.console import Console, format_bytes
 from common.exits import Exit, UsageError
+from common.signals import StopSignals
 
 if TYPE_CHECKING:
     from common.export.pipeline import ExportedFile, ExportRequest
@@ -91,6 +92,12 @@ def _add_verification(parser: argparse.ArgumentParser) -> None:
 
 
 def program(args: argparse.Namespace) -> Exit:
+    """Export; being asked to stop leaves nothing unfinished behind."""
+    with StopSignals():
+        return _export(args)
+
+
+def _export(args: argparse.Namespace) -> Exit:
     """Export, then say what was written and how it compares."""
     request = _request(args)
     console = Console(quiet=args.quiet, as_json=args.json)

@@ -15,7 +15,7 @@ import torch
 from common.config import config_from_mapping
 from common.data import Dataset, Normalizer, Split, load_test_set, make_batches, split_into_batches
 from common.engine.assembly import load_data
-from common.exits import ToolError, UsageError
+from common.exits import CheckFailedError, EnvironmentLackError, InputFileError, UsageError
 from common.export.source import ExportSource
 from common.model_metadata import ModelMetadata
 
@@ -80,7 +80,7 @@ class TrainingData:
         """None where it cannot be had; ``problem`` then says why."""
         try:
             dataset = load_data(config_from_mapping(self._source.config, self._source.path), write_files=False)
-        except ToolError as error:
+        except (InputFileError, CheckFailedError, UsageError, EnvironmentLackError) as error:
             self.problem = str(error)
             return None
         metadata = self._source.metadata

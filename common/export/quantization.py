@@ -1,9 +1,9 @@
 """Smaller numbers in ONNX models: int8 by the method that suits the model, and fp16.
 
 Measured with ONNX Runtime 1.31 at batch 1 on one core with VNNI (benchmarks/quantization.py): static int8 makes a
-ResNet-18 3.5 times as fast as fp32 and a small convolutional network 1.8 times, but a transformer slower; dynamic int8 of
-the linear layers makes a small transformer 1.3 times and a perceptron 1.4 times as fast, and convolutions not at all
-(dynamic convolutions are three times slower). fp16 gains no time on such a CPU.
+ResNet-18 3.5 times as fast as fp32 and a small convolutional network 1.8 times, but a transformer slower; dynamic int8
+of the linear layers makes a small transformer 1.3 times and a perceptron 1.4 times as fast, and leaves convolutions as
+they are (dynamic convolutions are three times slower). fp16 gains no time on such a CPU.
 """
 
 from __future__ import annotations
@@ -28,7 +28,6 @@ from common.model_metadata import INPUT_NAME
 if TYPE_CHECKING:
     import onnx
 
-METHODS = ("auto", "static", "dynamic")
 # What multiplies by weights. Attention multiplies activations with each other, which stays in fp32.
 _LINEAR = ("Gemm", "MatMul")
 _WEIGHTED = ("Conv", *_LINEAR)

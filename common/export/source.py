@@ -14,7 +14,7 @@ import torch
 from torch import nn
 
 from common.checkpoints import load_checkpoint, load_model
-from common.exits import InputFileError, ToolError
+from common.exits import InputFileError
 from common.manifest import sha256_of_file
 from common.model_metadata import ModelMetadata, parse_metadata
 from common.run_folder import RunFolder
@@ -75,8 +75,8 @@ def _metadata(checkpoint: Mapping[str, Any], path: Path, run: RunFolder) -> Mode
         )
         # What every reader of the exported model will check.
         return parse_metadata(metadata.to_json(), path)
-    except (ToolError, TypeError, ValueError) as error:
-        reason = error.message if isinstance(error, ToolError) else str(error)
+    except (InputFileError, TypeError, ValueError) as error:
+        reason = error.message if isinstance(error, InputFileError) else str(error)
         raise InputFileError(
             f"does not describe its model well enough to export it ({reason})",
             path=path,

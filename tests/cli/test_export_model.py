@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import json
+import os
 import resource
+import signal
+import time
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import onnx
@@ -15,6 +19,7 @@ from PIL import Image
 import export_model
 from common.exits import InputFileError
 from common.export import building, formats
+from common.export.pipeline import ExportRequest
 from common.inference.engines import open_model
 from tests import checkpoint_samples, training_runs
 from tests.exported_models import HERE, checkpoint_file, dataset
@@ -243,6 +248,24 @@ def test_output_that_must_not_be_written(checkpoint, tmp_path, capsys):
         assert "cannot be written" in refused(capsys, 4, "--checkpoint", checkpoint, "--output", output)
 
 
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
+@pytest.mark.parametrize("place", ["verify", "load_data", "write"])
+def test_stopped_in_the_middle(checkpoint, tmp_path, monkeypatch, capsys, number, code, place):
+    def stop(*arguments, **options):
+        os.kill(os.getpid(), number)
+        time.sleep(60)  # the signal ends it
+        raise AssertionError("the signal was ignored")
+
+    if place == "verify":
+        monkeypatch.setattr("common.export.pipeline.verify", stop)
+    elif place == "load_data":
+        monkeypatch.setattr("common.export.evaluation_data.load_data", stop)
+    else:
+        monkeypatch.setitem(formats.FORMATS, "onnx", replace(formats.FORMATS["onnx"], write=stop))
+    assert "stopped by" in refused(capsys, code, "--checkpoint", checkpoint, "--output", "models/m.onnx")
+    assert left_in(tmp_path / "models") == []
+
+
 def test_full_disk(checkpoint, tmp_path, capsys):
     # A limit on file sizes fails as a full disk does: in the middle of writing.
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
@@ -258,3 +281,10 @@ def test_full_disk(checkpoint, tmp_path, capsys):
 def test_error_as_json(checkpoint, capsys):
     assert run("--checkpoint", checkpoint, "--output", "m.onnx", "--opset", 99, "--json") == 2
     assert json.loads(capsys.readouterr().out)["error"]["field"] == "--opset"
+
+
+def test_command_line_and_library_agree():
+    """The script repeats names and defaults, so that its help needs no import of torch."""
+    args = export_model.make_parser().parse_args(["--checkpoint", "c.pt", "--output", "m.onnx"])
+    assert export_model._request(args) == ExportRequest(Path("c.pt"), Path("m.onnx"), ("onnx",))
+    assert tuple(formats.FORMATS) == export_model.FORMAT_NAMES
