@@ -12,8 +12,6 @@ from common.diagnosis.findings import Fact, Finding, log_strength, strength
 
 # A network that got this far of the way from the majority's share to 100% has learnt, whatever its weights look like.
 LEARNT = 0.9
-HUGE_STEP = 0.5  # of the weights; healthy near 1e-3 (cs231n)
-HUGE_GROWTH = 10.0  # of the weights over the training; sound runs showed 1.2 to 2
 MANY_DEAD = 0.5  # SageMaker Debugger's rule; AutoTrainer's is 0.7
 VANISHED = 1e-3  # AutoTrainer, arXiv:2103.07643
 
@@ -60,11 +58,8 @@ def identical_units(run: RunEvidence) -> Finding | None:
 
 def dead_units(run: RunEvidence) -> Finding | None:
     shares = run.health_numbers("activations", "dead_share_max")
-    step = run.signal_number("initial_weights", "update_to_weight_median")
-    if not shares or min(shares) <= MANY_DEAD:
-        return None
     # Units that steps far too long have killed are those steps' fault.
-    if (step or 0.0) > HUGE_STEP or (run.weight_growth or 0.0) > HUGE_GROWTH:
+    if not shares or min(shares) <= MANY_DEAD or run.is_thrown_about:
         return None
     still = run.signal_number("initial_weights", "num_zero_update_layers") or 0
     confidence = max(strength(min(shares), 0.6, 0.95), 0.9 if still else 0.0)

@@ -53,7 +53,7 @@ def splits_prepared_differently(run: RunEvidence) -> Finding | None:
     )
     if None in (*train.values(), *val.values()) or min(train["input_std"], val["input_std"]) <= 0:
         return None
-    noise = 1.5 / math.sqrt(run.num_val or 1)
+    noise = 1.5 * math.sqrt(1 / (run.num_val or 1) + 1 / (run.num_train or 1))
     shift = abs(val["input_mean"] - train["input_mean"]) / train["input_std"]
     scale = abs(math.log(val["input_std"] / train["input_std"]))
     confidence = max(strength(shift, 0.2 + noise, 0.5 + noise), strength(scale, 0.25 + noise, 0.6 + noise))
@@ -113,7 +113,8 @@ def label_errors(run: RunEvidence) -> Finding | None:
         contradicted = confident_disagreement_share(read_predictions(run.run))
     except PredictionsUnusableError:
         return None
-    if disputed is None or run.learnt_share < 0.1:
+    # A network that learnt nothing, or whose weights are thrown about, contradicts labels for reasons of its own.
+    if disputed is None or run.learnt_share < 0.1 or run.is_thrown_about:
         return None
     share = min(disputed, contradicted)
     # A network that is merely bad at its task stays behind next to nothing; wrong labels hold both back alike.

@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     from common.config import Config
 
 _ROWS_LEFT_OUT = re.compile(r"\[DATA\] (?:\w+: )?(\d+) rows? of (\d+) left out for")
+HUGE_STEP = 0.5  # of the weights; healthy near 1e-3 (cs231n)
+HUGE_GROWTH = 10.0  # of the weights over the training; sound runs showed 1.2 to 2
 # Without a config, what the config's own defaults would be.
 _DEFAULT_THRESHOLDS = {
     "overfitting_gap_pct": 15.0,
@@ -144,6 +146,12 @@ class RunEvidence:
         if self.yardstick_acc_pct is None or self.best_val_acc is None:
             return 0.0
         return max(0.0, self.yardstick_acc_pct - self.best_val_acc)
+
+    @property
+    def is_thrown_about(self) -> bool:
+        """Whether steps were far too long: the first beside the weights, or the weights' growth over the training."""
+        first = self.signal_number("initial_weights", "update_to_weight_median")
+        return (first or 0.0) > HUGE_STEP or (self.weight_growth or 0.0) > HUGE_GROWTH
 
     @property
     def best_gap_pct(self) -> float | None:
