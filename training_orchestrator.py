@@ -86,7 +86,7 @@ def train_as_asked(args: argparse.Namespace, stop: StopSignals) -> Exit:
         from common.engine.run import train
 
         result = train(requests[None], console, stop)
-    if args.json:
+    if args.json and result:  # of several processes that train together, one tells
         command.print_json(result)
     return Exit.DONE
 

@@ -6,9 +6,11 @@ anything. Every process takes the same decisions, since each is made from number
 
 from __future__ import annotations
 
+import atexit
 import contextlib
 import inspect
 import os
+import sys
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
@@ -17,7 +19,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
-from common.exits import EnvironmentLackError, RunFailedError
+from common.exits import EnvironmentLackError, Exit, RunFailedError
 from common.synchronized_batch_norm import synchronize_batch_norm
 
 
@@ -121,19 +123,42 @@ def joined_world() -> Iterator[World]:
             f"the {size} processes of this training cannot reach each other ({error})",
             hint="start it with torchrun, and check MASTER_ADDR and MASTER_PORT",
         ) from error
+    is_cut_off = False
     try:
         yield world
     except RuntimeError as error:
-        if not _is_lost_connection(error):
+        is_cut_off = _is_lost_connection(error)
+        if not is_cut_off:
             raise
+        _leave_connections_alone(error)
         raise RunFailedError(
             f"another process of this training ended, so this one (number {world.rank}) does too",
             hint="what the other one said tells why; the same command goes on",
         ) from error
     finally:
-        dist.destroy_process_group()
+        if not is_cut_off:
+            dist.destroy_process_group()
 
 
 def _is_lost_connection(error: RuntimeError) -> bool:
     # gloo raises plain RuntimeErrors, which name its source file.
     return isinstance(error, dist.DistError) or "gloo/transport" in str(error)
+
+
+def _leave_connections_alone(error: RuntimeError) -> None:
+    """Have this process end without taking down what it shared with the others.
+
+    Freeing an unfinished exchange waits for the other end, which is gone, for up to half an hour.
+    """
+    _cut_off_by.append(error)
+    atexit.register(_end_now)
+
+
+# The traceback of the error holds on to all that must not be freed.
+_cut_off_by: list[RuntimeError] = []
+
+
+def _end_now() -> None:
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(int(Exit.RUN_FAILED))
