@@ -8,7 +8,8 @@
    ``classification_metrics``, ``guides``, ``statistics``, ``comparison``, ``diagnosis``, ``plots``,
    ``comparison_plots``, ``tensorboard_log``, ``model_metadata``, ``markdown``, ``results_report``.
 3. torch: ``seeding``, ``device``, ``data``, ``augmentation``, ``models``, ``losses``, ``optimizers``, ``schedulers``,
-   ``ema``, ``parallel`` (with ``synchronized_batch_norm``), ``health``, ``checkpoints``, ``gpu_monitor``.
+   ``ema``, ``parallel`` (with ``process_rendezvous`` and ``synchronized_batch_norm``), ``health``, ``checkpoints``,
+   ``gpu_monitor``.
 4. ``engine``: the training loop and what turns a config into its parts; ``export``, ``inference``;
    ``checkpoint_load_probe``.
 5. The scripts at the top level, which never import each other: they meet in files.

@@ -13,6 +13,7 @@ import os
 import sys
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, nullcontext
+from datetime import timedelta
 from typing import Any
 
 import torch
@@ -20,7 +21,11 @@ import torch.distributed as dist
 from torch import Tensor, nn
 
 from common.exits import EnvironmentLackError, Exit, RunFailedError
+from common.process_rendezvous import meet
 from common.synchronized_batch_norm import synchronize_batch_norm
+
+# Processes on other machines may be started by hand, or wait for their turn.
+_MEET_WITHIN = timedelta(minutes=10)
 
 
 class World:
@@ -117,7 +122,8 @@ def joined_world() -> Iterator[World]:
     # NCCL for tensors on GPUs, gloo for everything else.
     backend = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo"
     try:
-        dist.init_process_group(backend)
+        store, rank, size = meet(_MEET_WITHIN)
+        dist.init_process_group(backend, store=store, rank=rank, world_size=size)
     except (RuntimeError, ValueError) as error:
         raise EnvironmentLackError(
             f"the {size} processes of this training cannot reach each other ({error})",

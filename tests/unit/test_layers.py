@@ -19,7 +19,7 @@ LAYERS = [
     },
     {
         "seeding", "device", "data", "augmentation", "models", "optimizers", "schedulers", "losses", "ema",
-        "checkpoints", "gpu_monitor", "parallel", "synchronized_batch_norm", "health",
+        "checkpoints", "gpu_monitor", "parallel", "process_rendezvous", "synchronized_batch_norm", "health",
     },
     {"engine", "export", "inference", "checkpoint_load_probe"},
 ]  # fmt: skip
