@@ -1,18 +1,16 @@
 """Trainings that are disturbed on purpose: killed at a chosen change of the disk, refused a write, out of space.
 
 ``prepared_trainer()`` is a process that has everything imported and forks one trainer after another, so that a whole
-run takes a third of a second. In the fork, ``DiskChanges`` stands between the trainer and the operating system: it
-numbers every call that changes a file under the run's working directory and lets a test act before any of them.
+run takes a third of a second. In the fork, ``DiskChanges`` numbers every call that changes a file under the run's
+working directory, so that a test can say before which of them something happens.
 """
 
 from __future__ import annotations
 
 import atexit
-import builtins
 import errno
 import functools
 import gc
-import io
 import json
 import os
 import resource
@@ -26,118 +24,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NoReturn
 
+from tests.disk_changes import DiskChanges
+
 ROOT = Path(__file__).resolve().parents[1]
-KILLED = 9  # the exit code of a trainer that dies at a call
-
-
-# Between the trainer and the operating system
-
-
-class DiskChanges:
-    """Calls ``before(number, what, path)`` ahead of every change to a file under ``folder``, counted from 1.
-
-    What is counted: creating, writing, flushing to the disk, renaming, linking, deleting, making folders. A write is
-    done in two halves that count as one change each, so that between them the file stands half-written. Reading is
-    not counted. ``before`` may raise, or end the process.
-    """
-
-    def __init__(self, folder: Path, before: Callable[[int, str, str], None]) -> None:
-        self._folder = str(folder.resolve())
-        self._before = before
-        self._is_acting = False
-        self.count = 0
-
-    def watch(self) -> None:
-        """From now on and to the end of this process."""
-        for name in ("replace", "rename", "symlink"):
-            self._wrap_call(name, position=1)
-        for name in ("unlink", "remove", "mkdir", "rmdir", "ftruncate", "fsync", "fchmod", "utime"):
-            self._wrap_call(name, position=0)
-        for name in ("write", "pwrite"):
-            self._wrap_write(name)
-        self._wrap_os_open()
-        self._wrap_open()
-
-    def change(self, what: str, where: int | str | os.PathLike) -> None:
-        """To be called ahead of a change to the open file or path ``where``."""
-        path = os.readlink(f"/proc/self/fd/{where}") if isinstance(where, int) else os.path.abspath(where)
-        if self._is_acting or not f"{path}/".startswith(f"{self._folder}/"):
-            return
-        self.count += 1
-        self._is_acting = True  # what is done about a change is none itself
-        try:
-            self._before(self.count, what, path)
-        finally:
-            self._is_acting = False
-
-    def _wrap_call(self, name: str, position: int) -> None:
-        real = getattr(os, name)
-
-        @functools.wraps(real)
-        def call(*args, **kwargs):
-            self.change(name, args[position])
-            return real(*args, **kwargs)
-
-        setattr(os, name, call)
-
-    def _wrap_write(self, name: str) -> None:
-        real = getattr(os, name)
-
-        @functools.wraps(real)
-        def write(handle, content, *offset):
-            content = memoryview(content).cast("B")
-            half = len(content) // 2
-            if content:
-                self.change(name, handle)
-            done = real(handle, content[:half], *offset) if half else 0
-            if half:
-                self.change(f"{name} (second half)", handle)
-            return done + real(handle, content[half:], *(position + half for position in offset))
-
-        setattr(os, name, write)
-
-    def _wrap_os_open(self) -> None:
-        real = os.open
-
-        def call(path, flags, *args, **kwargs):
-            if flags & os.O_CREAT:
-                self.change("open", path)
-            return real(path, flags, *args, **kwargs)
-
-        os.open = call
-
-    def _wrap_open(self) -> None:
-        """Files that are written through ``open``: the log, the event files."""
-        real = io.open
-
-        def call(file, mode="r", buffering=-1, encoding=None, errors=None, newline=None, **kwargs):
-            if isinstance(file, int) or not set(mode) & set("wax+"):
-                return real(file, mode, buffering, encoding, errors, newline, **kwargs)
-            self.change("open", file)
-            raw = _WatchedFile(self, os.fspath(file), mode.replace("b", "").replace("t", ""))
-            if "b" in mode and buffering == 0:
-                return raw
-            buffered = io.BufferedWriter(raw)
-            if "b" in mode:
-                return buffered
-            return io.TextIOWrapper(buffered, encoding, errors, newline, line_buffering=buffering == 1)
-
-        builtins.open = io.open = call  # type: ignore[assignment]
-
-
-class _WatchedFile(io.FileIO):
-    def __init__(self, changes: DiskChanges, path: str, mode: str) -> None:
-        super().__init__(path, mode)
-        self._changes = changes
-
-    def write(self, content) -> int:
-        content = memoryview(content).cast("B")
-        half = len(content) // 2
-        self._changes.change("write", self.fileno())
-        done = super().write(content[:half]) if half else 0
-        if half:
-            self._changes.change("write (second half)", self.fileno())
-        return done + super().write(content[half:])
+KILLED = 9  # the exit code of a trainer that dies at a change
+DEADLINE_S = 240  # a trainer that hangs is ended
 
 
 def _act(plan: dict[str, Any]) -> Callable[[int, str, str], None]:
@@ -175,11 +66,15 @@ def _record(folder: Path, into: Path, number: int, what: str, path: str) -> None
 
 @dataclass(frozen=True)
 class Outcome:
-    """How a forked trainer ended: its exit code (9 where it died as planned), what it said, how often it wrote."""
+    """How a forked trainer ended: its exit code (9 where it died as planned), what it said, how often it wrote.
+
+    Of several processes that train together it is the first; ``others`` are the exit codes of the rest.
+    """
 
     exit_code: int
     said: str
     changes: int
+    others: tuple[int, ...] = ()
 
 
 class PreparedTrainer:
@@ -198,8 +93,10 @@ class PreparedTrainer:
         self._process.stdin.close()
         self._process.wait()
 
-    def train(self, folder: Path, *arguments: object, **plan: Any) -> Outcome:
+    def train(self, folder: Path, *arguments: object, processes: int = 1, rank: int = 0, **plan: Any) -> Outcome:
         """``python training_orchestrator.py ARGUMENTS`` in ``folder``, disturbed as ``plan`` says.
+
+        With ``processes`` as torchrun would start them, of which the one with that ``rank`` is disturbed.
 
         Plans, with what comes after ``kind``; without one nothing is disturbed:
 
@@ -208,16 +105,19 @@ class PreparedTrainer:
         - ``"fail", at=N, errno=NAME, lasting=BOOL``: the change fails, with ``lasting`` every later one too;
         - ``"limit", size_bytes=SIZE``: the system refuses larger files;
         - ``"memory", more_bytes=SIZE``: the system gives the process so much more memory than it has;
+        - ``"environment", variables=MAPPING``: it has these environment variables;
         - ``"record", into=FOLDER``: ``folder`` is copied into ``FOLDER/N`` before every change N, and ``changes.txt``
           lists them.
         """
         request = {"folder": str(folder), "arguments": [str(argument) for argument in arguments],
+                   "processes": processes, "rank": rank,
                    "plan": {"kind": "none", **{key: str(value) if isinstance(value, Path) else value
                                                for key, value in plan.items()}}}  # fmt: skip
         assert self._process.stdin is not None and self._process.stdout is not None
         self._process.stdin.write(json.dumps(request) + "\n")
         self._process.stdin.flush()
-        return Outcome(**json.loads(self._process.stdout.readline()))
+        answer = json.loads(self._process.stdout.readline())
+        return Outcome(**{**answer, "others": tuple(answer["others"])})
 
 
 @functools.cache
@@ -233,16 +133,39 @@ def _serve() -> None:
     _import_everything()
     for line in sys.stdin:
         request = json.loads(line)
-        read_end, write_end = os.pipe()
         said = os.memfd_create("said")
-        if (pid := os.fork()) == 0:
-            _be_trainer(request, write_end, said)
+        read_end, write_end = os.pipe()
+        codes = _exit_codes(request, write_end, said)
         os.close(write_end)
-        _, status = os.waitpid(pid, 0)
         with os.fdopen(read_end) as counted, os.fdopen(said, encoding="utf-8", errors="replace") as text:
             text.seek(0)
-            outcome = Outcome(os.waitstatus_to_exitcode(status), text.read(), int(counted.read() or 0))
+            outcome = Outcome(codes[0], text.read(), int(counted.read() or 0), tuple(codes[1:]))
         print(json.dumps(outcome.__dict__), flush=True)
+
+
+def _exit_codes(request: dict[str, Any], count_to: int, said: int) -> list[int]:
+    """Fork the processes that train together, and wait for their ends."""
+    from torch.distributed import TCPStore
+
+    number = request["processes"]
+    store = TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False) if number > 1 else None
+    pids = []
+    for rank in range(number):
+        if (pid := os.fork()) == 0:
+            if store is not None:
+                _join(rank, number, store.port)
+            plan = request["plan"] if rank == request["rank"] else {"kind": "none"}
+            _be_trainer({**request, "plan": plan}, count_to if rank == 0 else None, said)
+        pids.append(pid)
+    return [os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) for pid in pids]
+
+
+def _join(rank: int, number: int, port: int) -> None:
+    """The environment that torchrun gives a process, whose store it is to meet the others in."""
+    os.environ |= {
+        "RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": str(number), "MASTER_ADDR": "127.0.0.1",
+        "MASTER_PORT": str(port), "TORCHELASTIC_USE_AGENT_STORE": "True", "TORCHELASTIC_RESTART_COUNT": "0",
+    }  # fmt: skip
 
 
 def _import_everything() -> None:
@@ -267,9 +190,10 @@ def _import_everything() -> None:
     gc.freeze()  # so that a fork's garbage collection does not copy what all forks share
 
 
-def _be_trainer(request: dict[str, Any], count_to: int, said: int) -> NoReturn:
+def _be_trainer(request: dict[str, Any], count_to: int | None, said: int) -> NoReturn:
     import training_orchestrator
 
+    signal.alarm(DEADLINE_S)
     code = 99
     changes = DiskChanges(Path(request["folder"]), lambda *change: None)
     try:
@@ -278,12 +202,14 @@ def _be_trainer(request: dict[str, Any], count_to: int, said: int) -> NoReturn:
         changes = DiskChanges(Path(request["folder"]), _act({"folder": request["folder"], **request["plan"]}))
         changes.watch()
         _limit(request["plan"])
+        os.environ |= request["plan"].get("variables", {})
         code = training_orchestrator.main(request["arguments"])
     except BaseException:
         traceback.print_exc()
     finally:
         sys.stdout.flush(), sys.stderr.flush()
-        os.write(count_to, str(changes.count).encode())
+        if count_to is not None:
+            os.write(count_to, str(changes.count).encode())
         os._exit(code)
 
 

@@ -7,12 +7,11 @@ from pathlib import Path
 import pytest
 
 from benchmarks.kill.same_end import differences
-from tests import greedy_models
-from tests.greedy_models import GreedyMlp
 from tests.interruptions import KILLED, prepared_trainer
 from tests.training_runs import Run, train, write_config
+from tests.unruly_models import BYTES_PER_SAMPLE, GreedyMlp
 
-GREEDY = "tests.greedy_models:GreedyMlp"
+GREEDY = "tests.unruly_models:GreedyMlp"
 COMMAND = ("--config", "config.yaml", "--output-dir", "run", "--quiet")
 
 
@@ -109,9 +108,9 @@ def test_a_run_that_was_stopped_ends_the_same(saving, tmp_path):
 
 def test_memory_that_the_system_refuses(tmp_path):
     """128 samples ask for 2 GB; there are 0.4 GB, which is enough for 16."""
-    write_config(tmp_path / "config.yaml", model__architecture="tests.greedy_models:VastMlp", model__hidden_dims=None,
+    write_config(tmp_path / "config.yaml", model__architecture="tests.unruly_models:VastMlp", model__hidden_dims=None,
                  training__batch_size=128)  # fmt: skip
-    assert greedy_models.BYTES_PER_SAMPLE * 128 > 2e9
+    assert BYTES_PER_SAMPLE * 128 > 2e9
     outcome = start(tmp_path, kind="memory", more_bytes=400_000_000)
     assert outcome.exit_code == 0, outcome.said
     run = Run(tmp_path / "run")

@@ -1,13 +1,16 @@
-"""Architectures, by import path, that want more memory than there is."""
+"""Architectures, by import path, that get a training into trouble."""
 
 from __future__ import annotations
 
 import gc
+import os
 import weakref
 from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
+
+from tests.training_runs import StoppableMlp
 
 BYTES_PER_SAMPLE = 16_000_000
 
@@ -96,3 +99,14 @@ class VastMlp(nn.Module):
         if self.training:
             torch.empty(len(inputs), BYTES_PER_SAMPLE, dtype=torch.uint8)
         return self.layers(inputs)
+
+
+class MortalMlp(StoppableMlp):
+    """As ``StoppableMlp``, but in the first attempt alone, and only in the process of rank ``TEST_STOP_RANK``."""
+
+    def __init__(self, input_shape: tuple[int, ...], num_classes: int, dropout: float) -> None:
+        super().__init__(input_shape, num_classes, dropout)
+        rank = os.environ.get("RANK", "0")
+        is_first_attempt = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0") == "0"
+        if not is_first_attempt or os.environ.get("TEST_STOP_RANK", rank) != rank:
+            self._action = ""
