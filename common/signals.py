@@ -6,18 +6,20 @@ import contextlib
 import os
 import signal
 from collections.abc import Iterator
+from types import FrameType
 
 from common.exits import Exit, StoppedError
 
 _HANDLED = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
+_RETRY_S = 0.05
 
 
 class StopSignals:
     """Turns SIGINT, SIGTERM and SIGUSR1 (batch schedulers send it before the time is up) into a clean stop.
 
-    Outside ``deferred()`` a signal raises ``StoppedError`` where the program stands; inside it is only noted, and
-    the code under it calls ``raise_if_requested`` wherever it can stop without losing anything. A second SIGINT ends
-    the process at once: every file is written atomically, so even that loses only work, never data.
+    Outside ``deferred()`` a signal raises ``StoppedError`` where the program stands, or right after an import; inside
+    it is only noted, and the code under it calls ``raise_if_requested`` wherever it can stop without losing anything. A
+    second SIGINT ends the process at once: every file is written atomically, so even that loses only work, never data.
 
     Main thread only. The previous handlers come back when the ``with`` block ends.
     """
@@ -30,9 +32,11 @@ class StopSignals:
     def __enter__(self) -> StopSignals:
         for number in _HANDLED:
             self._previous[number] = signal.signal(number, self._handle)
+        self._previous[signal.SIGALRM] = signal.signal(signal.SIGALRM, self._retry)
         return self
 
     def __exit__(self, *exception: object) -> None:
+        signal.setitimer(signal.ITIMER_REAL, 0.0)
         for number, handler in self._previous.items():
             signal.signal(number, handler)  # type: ignore[arg-type]
 
@@ -63,15 +67,36 @@ class StopSignals:
         """The error for stopping because another process of the same training was asked to."""
         return StoppedError("stopped, as another process of this training was", exit=Exit.TERMINATED)
 
-    def _handle(self, number: int, frame: object) -> None:
+    def _handle(self, number: int, frame: FrameType | None) -> None:
         repeated = self._requested is not None
         self._requested = signal.Signals(number)
         if repeated and number == signal.SIGINT:
             os._exit(int(Exit.INTERRUPTED))
-        if not self._deferred and not repeated:
-            raise self._error(self._requested)
+        if not repeated:
+            self._retry(number, frame)
+
+    def _retry(self, number: int, frame: FrameType | None) -> None:
+        """Raise what was asked for, unless it has to wait.
+
+        Native libraries swallow an exception that is raised while they are being loaded, and stay half-loaded. So
+        during an import the signal waits for a moment at which none is under way.
+        """
+        if self._deferred or self._requested is None:
+            return
+        if _is_importing(frame):
+            signal.setitimer(signal.ITIMER_REAL, _RETRY_S)
+            return
+        raise self._error(self._requested)
 
     @staticmethod
     def _error(number: signal.Signals) -> StoppedError:
         code = Exit.INTERRUPTED if number == signal.SIGINT else Exit.TERMINATED
         return StoppedError(f"stopped by {number.name}", exit=code, hint="run the same command again to go on")
+
+
+def _is_importing(frame: FrameType | None) -> bool:
+    while frame is not None:
+        if frame.f_code.co_filename.startswith("<frozen importlib"):
+            return True
+        frame = frame.f_back
+    return False

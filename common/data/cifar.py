@@ -71,6 +71,12 @@ def read_binary_batch(path: Path) -> tuple[np.ndarray, np.ndarray]:
     return records[:, 1:].reshape(-1, *_SHAPE), records[:, 0]
 
 
+# What unpickling damaged bytes can end in; a length that is damaged asks for more memory than there is.
+_DAMAGED = (
+    OSError, ValueError, TypeError, LookupError, EOFError, AttributeError, MemoryError, pickle.UnpicklingError,
+)  # fmt: skip
+
+
 def read_pickled_batch(path: Path) -> tuple[np.ndarray, np.ndarray]:
     """The same from the Python version: a pickled dict of ``data`` uint8 (N, 3072) and ``labels``.
 
@@ -80,7 +86,7 @@ def read_pickled_batch(path: Path) -> tuple[np.ndarray, np.ndarray]:
     try:
         with path.open("rb") as file:
             content = _ArraysOnly(file, encoding="bytes").load()
-    except (OSError, ValueError, TypeError, LookupError, EOFError, AttributeError, pickle.UnpicklingError) as error:
+    except _DAMAGED as error:
         raise InputFileError(f"cannot be read as a CIFAR-10 batch: {error}", path=path) from error
     images = content.get(b"data") if isinstance(content, dict) else None
     labels = content.get(b"labels") if isinstance(content, dict) else None
