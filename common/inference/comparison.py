@@ -85,7 +85,8 @@ def _in_turns(ready: list[Ready], settings: Settings) -> tuple[list[Timings], li
     sizes: list[list[int]] = [[], []]
     begin_s = time.perf_counter()
     with without_collection():
-        while not _done(recorders, time.perf_counter() - begin_s, 2 * settings.duration_s):
+        # A turn each at least, however long the process was kept from running before the first.
+        while not sizes[0] or not _done(recorders, time.perf_counter() - begin_s, 2 * settings.duration_s):
             for index in (0, 1) if len(sizes[0]) % 2 == 0 else (1, 0):
                 sizes[index].append(_run_block(recorders[index], sources[index]))
     timings = [recorder.timings() for recorder in recorders]
