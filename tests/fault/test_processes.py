@@ -174,6 +174,8 @@ def test_torchrun_passes_a_stop_on(scene, tmp_path):
     process = torchrun(workplace, TEST_STOP_AT=f"train:6:{go}")
     wait_until(lambda: process.poll() is not None or (log.exists() and "[EPOCH 2/3]" in log.read_text()), "epoch 2")
     process.send_signal(signal.SIGTERM)
+    # Both stand still; when torchrun turns to the second one, the first has its signal, which is enough.
+    wait_until(lambda: said(workplace).count("closing signal SIGTERM") == 2, "torchrun to pass the signal on")
     go.touch()
     assert process.wait(240) != 0
     wait_until(lambda: not running_in_sessions([process.pid]), "the end of all processes")

@@ -158,9 +158,9 @@ def test_a_signal_to_all_processes_of_a_training_with_workers(name, moment, stre
 
 
 def test_a_second_ctrl_c_ends_at_once(tmp_path):
-    """The training stands still in a step, so the first one cannot be heeded."""
+    """The training stands still in its first step, so the first one cannot be heeded."""
     write_config(tmp_path / "config.yaml", model__architecture=STOPPABLE, model__hidden_dims=None)
-    process = launch(tmp_path, TEST_STOP_AT=f"train:2:{tmp_path / 'never'}")
+    process = launch(tmp_path, TEST_STOP_AT=f"train:1:{tmp_path / 'never'}")
     wait_until(lambda: process.poll() is not None or "[EPOCH 1/2]" in log_of(tmp_path), "the first epoch")
     process.send_signal(signal.SIGINT)
     # The first has been taken note of when it is no longer pending; the second may then come.
