@@ -19,11 +19,13 @@ class GreedyMlp(nn.Module):
     """A small network that runs out of memory with more than ``fitting_samples`` from a given forward pass on.
 
     The passes are counted in a buffer, so that it is the training's state that decides, whichever process goes on with
-    it. It runs out in the backward pass too, where ``in_backward``. ``survivors`` counts, at every later pass, how many
-    graphs of failed attempts are still held by something.
+    it. It runs out in the backward pass too, where ``in_backward``, and in evaluation with more than
+    ``fitting_in_evaluation``. ``survivors`` counts, at every later pass, how many graphs of failed attempts are still
+    held by something; ``evaluated`` has the number of samples of every evaluation pass that went well.
     """
 
     survivors: ClassVar[list[int]] = []
+    evaluated: ClassVar[list[int]] = []
     _failed: ClassVar[list[weakref.ref]] = []
 
     def __init__(
@@ -35,6 +37,7 @@ class GreedyMlp(nn.Module):
         from_pass: int = 0,
         in_backward: bool = False,
         batch_norm: bool = True,
+        fitting_in_evaluation: int = 1_000_000,
     ) -> None:
         super().__init__()
         self.layers = nn.Sequential(
@@ -48,10 +51,11 @@ class GreedyMlp(nn.Module):
         self._fitting_samples = fitting_samples
         self._from_pass = from_pass
         self._in_backward = in_backward
+        self._fitting_in_evaluation = fitting_in_evaluation
 
     def forward(self, inputs: Tensor) -> Tensor:
         if not self.training:
-            return self.layers(inputs)
+            return self._evaluate(inputs)
         self._count_survivors()
         self.passes += 1
         too_large = len(inputs) > self._fitting_samples and self.passes.item() > self._from_pass
@@ -64,6 +68,12 @@ class GreedyMlp(nn.Module):
         if not self._in_backward:
             raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 GiB")
         return logits
+
+    def _evaluate(self, inputs: Tensor) -> Tensor:
+        if len(inputs) > self._fitting_in_evaluation and self.passes.item() > 0:
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 GiB")
+        GreedyMlp.evaluated.append(len(inputs))
+        return self.layers(inputs)
 
     @staticmethod
     def _count_survivors() -> None:

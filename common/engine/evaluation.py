@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -12,6 +12,8 @@ from torch.nn import functional
 
 from common.classification_metrics import ClassificationMetrics, classification_metrics
 from common.engine.parts import EvaluationSet, Parts
+from common.engine.training_step import is_out_of_memory
+from common.exits import RunFailedError
 from common.seeding import preserve_rng
 
 
@@ -40,6 +42,8 @@ def evaluate(parts: Parts, samples: EvaluationSet, check_stop: Callable[[], None
 
     Args:
         check_stop: called after every batch; may raise to end early.
+    Raises:
+        RunFailedError: not even one sample fits into memory.
     """
     model = parts.state.model
     was_training = model.training
@@ -65,12 +69,36 @@ def _outputs(
             outputs.append((torch.empty(0, parts.settings.num_classes), torch.empty(0, dtype=torch.int64)))
             continue
         batch = next(stream)
-        with parts.autocast():
-            logits_BC = parts.state.model(batch.inputs)
-        outputs.append((logits_BC.float().cpu(), batch.labels.cpu()))
+        outputs.append((_logits(parts, batch.inputs), batch.labels.cpu()))
         if check_stop is not None:
             check_stop()
     return outputs
+
+
+def _logits(parts: Parts, inputs: Tensor) -> Tensor:
+    """float32 (B, C) on the CPU, in as many pieces as memory calls for; what fits is remembered in ``parts``."""
+    while True:
+        size = min(parts.evaluation_batch_limit or len(inputs), len(inputs))
+        pieces = _logits_of_pieces(parts, inputs.split(size))
+        if pieces is not None:
+            return torch.cat(pieces)
+        if size == 1:
+            raise RunFailedError("out of memory with 1 sample in an evaluation", hint="take a smaller model or images")
+        # A training that goes on from a checkpoint finds this out again, at the same place and with the same pieces.
+        parts.evaluation_batch_limit = size // 2
+        if parts.device.type == "cuda":
+            torch.cuda.empty_cache()
+
+
+def _logits_of_pieces(parts: Parts, pieces: Sequence[Tensor]) -> list[Tensor] | None:
+    """One after the other; None where memory runs out."""
+    try:
+        with parts.autocast():
+            return [parts.state.model(piece).float().cpu() for piece in pieces]
+    except (RuntimeError, MemoryError) as error:
+        if not is_out_of_memory(error):
+            raise
+    return None
 
 
 def _in_order(outputs_of_ranks: list[list[tuple[Tensor, Tensor]]]) -> tuple[Tensor, Tensor]:

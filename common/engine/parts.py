@@ -53,7 +53,10 @@ class EvaluationSet:
 
 @dataclass
 class Parts:
-    """All that a training consists of, built and on its device."""
+    """All that a training consists of, built and on its device.
+
+    ``evaluation_batch_limit`` is set where memory was too small to evaluate a whole batch at once.
+    """
 
     dataset: Dataset
     device: torch.device
@@ -68,6 +71,7 @@ class Parts:
     autocast: Callable
     batch_mixing: BatchMixing
     num_parameters: int
+    evaluation_batch_limit: int | None = None
 
     @property
     def num_train(self) -> int:

@@ -31,6 +31,7 @@ def greedy(**arguments) -> dict:
 def workplace(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     GreedyMlp.survivors.clear()
+    GreedyMlp.evaluated.clear()
 
 
 @pytest.mark.parametrize("in_backward", [False, True])
@@ -69,6 +70,25 @@ def test_one_sample_that_does_not_fit_is_the_end(capsys):
     run = train(expect=5, **greedy(fitting_samples=0, batch_norm=False))
     assert run.metrics["run"]["status"] == "failed"
     assert "training.batch_size: out of memory with 1 samples" in capsys.readouterr().err
+
+
+def test_an_evaluation_is_done_in_pieces():
+    """124 samples to measure the training on, 27 to validate, and 15 of them at once: found out in the first batch."""
+    whole = train("whole", **greedy(fitting_samples=32))
+    GreedyMlp.evaluated.clear()
+    run = train("run", **greedy(fitting_samples=32, fitting_in_evaluation=15))
+    assert max(GreedyMlp.evaluated) == 15 and GreedyMlp.evaluated.count(15) > 20
+    assert run.weight_hashes() == whole.weight_hashes()
+    for key in ("train_acc", "val_acc"):
+        assert [epoch[key] for epoch in run.epochs] == [epoch[key] for epoch in whole.epochs]
+    val_loss = [epoch["val_loss"] for epoch in whole.epochs]
+    assert [epoch["val_loss"] for epoch in run.epochs] == pytest.approx(val_loss, rel=1e-5)
+    assert run.predictions()["index"].tolist() == whole.predictions()["index"].tolist()
+
+
+def test_an_evaluation_that_does_not_fit_at_all(capsys):
+    train(expect=5, **greedy(fitting_samples=32, fitting_in_evaluation=0))
+    assert "out of memory with 1 sample in an evaluation" in capsys.readouterr().err
 
 
 # Interrupted
