@@ -176,7 +176,8 @@ def deep_network(activation: str, *, normalised: bool = False) -> NetworkFault:
 def _layer(like: nn.Module, *, is_first: bool) -> list[nn.Module]:
     if isinstance(like, nn.Conv2d):
         return [nn.Conv2d(like.in_channels if is_first else 16, 16, kernel_size=3, padding=1)]
-    return [nn.Linear(like.in_features if is_first else 64, 64)]
+    # Whose first dense layer sees tokens: the width is taken from the first batch, before any training.
+    return [nn.LazyLinear(64) if is_first else nn.Linear(64, 64)]
 
 
 # Data
