@@ -153,7 +153,9 @@ class Trainer:
             bad = torch.tensor(excluded)
             steps = [step[~torch.isin(step, bad)] for step in steps]
         micro_size = self._progress.micro_batch_size or settings.batch_size
-        return [[part for part in step.split(micro_size) if len(part)] for step in steps]
+        # In even parts: a last one of a single sample would be too little for batch norm.
+        cut = [step.tensor_split(max(1, -(-len(step) // micro_size))) for step in steps]
+        return [[part for part in parts if len(part)] for parts in cut]
 
     def _count_step(self, result: StepResult) -> None:
         progress = self._progress
