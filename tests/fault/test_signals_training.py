@@ -59,7 +59,7 @@ def is_finished(run: Path) -> bool:
 def test_a_signal_at_any_write(name, scene):
     """In the middle of a checkpoint, of metrics.json, of the report, of a line in the log."""
     total = len(list(recorded(scene / "states")))
-    for at in random.Random(name).sample(range(1, total + 1), 16):
+    for at in random.Random(name).sample(range(1, total + 1), 10):
         workplace = new_workplace(scene, f"{name}{at}")
         run = workplace / "run"
         outcome = start(workplace, kind="signal", at=at, signal=name)
