@@ -16,12 +16,13 @@ LAYERS = [
         "config", "metrics_file", "run_folder", "manifest", "checkpoint_container", "environment", "nvml",
         "classification_metrics", "plots", "tensorboard_log", "step_trace", "guides", "statistics",
         "comparison", "comparison_plots", "diagnosis", "model_metadata", "markdown", "results_report",
+        "search_results",
     },
     {
         "seeding", "device", "data", "augmentation", "models", "optimizers", "schedulers", "losses", "ema",
         "checkpoints", "gpu_monitor", "parallel", "process_rendezvous", "synchronized_batch_norm", "health",
     },
-    {"engine", "export", "inference", "checkpoint_load_probe"},
+    {"engine", "export", "inference", "search", "checkpoint_load_probe"},
 ]  # fmt: skip
 LEVEL = {name: level for level, names in enumerate(LAYERS, 1) for name in names}
 SCRIPTS = sorted(path.stem for path in ROOT.glob("*.py"))
