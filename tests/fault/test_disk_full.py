@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import shutil
 import subprocess
 import sys
 from collections.abc import Iterator, Sequence
@@ -99,17 +98,6 @@ def test_too_little_space_is_told_at_the_start(small_disk):
     (small_disk / "filler").unlink()
     assert prepared_trainer().train(small_disk, *COMMAND).exit_code == 0
     assert Run(small_disk / "run").metrics["run"]["status"] == "completed"
-
-
-@pytest.fixture
-def as_anyone():
-    """What to put before a command so that permissions hold for it; root has to give up its right to pass them by."""
-    if os.geteuid() != 0:
-        return []
-    command = ["setpriv", "--bounding-set=-dac_override,-dac_read_search"]
-    if shutil.which("setpriv") is None or subprocess.run([*command, "true"], capture_output=True).returncode != 0:
-        pytest.skip("root passes by all permissions here, and cannot give that up")
-    return command
 
 
 @pytest.mark.parametrize("place", ["run", "run/checkpoints"])

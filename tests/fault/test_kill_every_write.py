@@ -105,20 +105,29 @@ def test_a_process_that_dies_leaves_the_recorded_state(scene):
         workplace = new_workplace(scene, f"died{at}")
         assert start(workplace, kind="die", at=at).exit_code == KILLED
         state, what = states[at - 1]
-        assert _shape(workplace) == _shape(state), what
+        assert_same_shape(_shape(workplace), _shape(state), what)
         assert_ended_well(workplace, scene, start(workplace), what)
 
 
-def _shape(workplace: Path) -> list[tuple[str, object]]:
+def assert_same_shape(died: dict[str, object], recorded_then: dict[str, object], what: str) -> None:
+    """Checkpoints hold times, whose digits make them a little longer or shorter; half of one is far from the whole."""
+    assert died.keys() == recorded_then.keys(), what
+    for name, size in died.items():
+        slack = 0.05 * recorded_then[name] if name.endswith(".pt") else 0
+        same = abs(size - recorded_then[name]) <= slack if isinstance(size, int) else size == recorded_then[name]
+        assert same, f"{name} has {size} and not {recorded_then[name]} before {what}"
+
+
+def _shape(workplace: Path) -> dict[str, object]:
     """Every name, a temporary file's without its random part, with the size; of what holds times, the lines."""
-    shape: list[tuple[str, object]] = []
+    shape: dict[str, object] = {}
     for name, content in content_of(workplace, ignored=(".run.lock",)).items():
         folder, _, file = name.rpartition("/")
         stem = ".".join(file.split(".")[:3]) if file.startswith(".") else file
         is_text = not stem.endswith((".pt", ".npz", ".png", ".bin"))
-        shape.append((f"{folder}/{stem}", content.count(b"\n") if isinstance(content, bytes) and is_text else
-                      content if isinstance(content, str) else len(content)))  # fmt: skip
-    return sorted(shape, key=str)
+        size = content if isinstance(content, str) else content.count(b"\n") if is_text else len(content)
+        shape[f"{folder}/{stem}"] = size
+    return shape
 
 
 @pytest.mark.parametrize("seed", range(4))
