@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from common.config.sections import Config
@@ -39,14 +39,16 @@ def config_to_mapping(config: Config) -> dict[str, Any]:
     return config.model_dump(mode="json")
 
 
-def dump_config(config: Config, header_lines: Sequence[str] = ()) -> str:
+def dump_config(config: Config, header_lines: Sequence[str] = (), notes: Mapping[str, str] | None = None) -> str:
     """Every field as YAML, in the order of the schema; ``load_config`` gives an equal config.
 
     Args:
         header_lines: comment lines for the top, without ``#``.
+        notes: by dotted key, what is to stand in a comment behind the field.
     """
     header = [f"# {line}".rstrip() for text in header_lines for line in re.split(r"[^\S ]", text)]
-    return "\n".join([*header, *_mapping_lines(config_to_mapping(config), 0)]) + "\n"
+    comments = {key: f"  # {' '.join(note.split())}" for key, note in (notes or {}).items()}
+    return "\n".join([*header, *_mapping_lines(config_to_mapping(config), (), comments)]) + "\n"
 
 
 def config_sha256(config: Config) -> str:
@@ -83,17 +85,19 @@ def _leaves(value: dict[str, Any], prefix: str) -> Iterator[tuple[str, Any]]:
             yield f"{prefix}{key}", inner
 
 
-def _mapping_lines(mapping: dict[str, Any], indent: int) -> Iterator[str]:
+def _mapping_lines(mapping: dict[str, Any], above: tuple[str, ...], comments: Mapping[str, str]) -> Iterator[str]:
+    indent = "  " * len(above)
     for key, value in mapping.items():
-        lead = f"{' ' * indent}{_text(key)}:"
+        path = (*above, key)
+        lead, comment = f"{indent}{_text(key)}:", comments.get(".".join(path), "")
         if isinstance(value, dict) and value:
-            yield lead
-            yield from _mapping_lines(value, indent + 2)
+            yield f"{lead}{comment}"
+            yield from _mapping_lines(value, path, comments)
         elif isinstance(value, list) and any(isinstance(entry, (dict, list)) for entry in value):
-            yield lead
-            yield from (f"{' ' * indent}  - {_flow(entry)}" for entry in value)
+            yield f"{lead}{comment}"
+            yield from (f"{indent}  - {_flow(entry)}" for entry in value)
         else:
-            yield f"{lead} {_flow(value)}"
+            yield f"{lead} {_flow(value)}{comment}"
 
 
 def _flow(value: Any) -> str:

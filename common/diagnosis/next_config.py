@@ -73,26 +73,7 @@ def next_config_text(planned: NextConfig, header: Sequence[str]) -> str:
         key: f"was {json.dumps(old)}: {'; '.join(map(_counted, reasons[key].items()))}"
         for key, old, _ in merged_changes(planned.changes)
     }
-    return _annotated(dump_config(planned.config, header), notes)
-
-
-def _annotated(text: str, notes: Mapping[str, str]) -> str:
-    """Append each note to the line of its dotted key. ``dump_config`` indents by two and gives each key a line."""
-    lines, path = [], []
-    for line in text.split("\n"):
-        stripped = line.lstrip(" ")
-        key, colon, _ = stripped.partition(":")
-        if colon and not stripped.startswith(("#", "-")):
-            depth = (len(line) - len(stripped)) // 2
-            path = [*path[:depth], key]
-            note = notes.get(".".join(path))
-            line = f"{line}  # {_one_line(note)}" if note else line
-        lines.append(line)
-    return "\n".join(lines)
-
-
-def _one_line(text: str) -> str:
-    return " ".join(text.split())
+    return dump_config(planned.config, header, notes)
 
 
 def _counted(reason: tuple[str, int]) -> str:
