@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import atexit
 import errno
+import faulthandler
 import functools
 import gc
 import json
@@ -28,7 +29,7 @@ from tests.disk_changes import DiskChanges
 
 ROOT = Path(__file__).resolve().parents[1]
 KILLED = 9  # the exit code of a trainer that dies at a change
-DEADLINE_S = 240  # a trainer that hangs is ended
+DEADLINE_S = 120  # a trainer that hangs is ended, and says where it hung
 
 
 def _act(plan: dict[str, Any]) -> Callable[[int, str, str], None]:
@@ -193,7 +194,7 @@ def _import_everything() -> None:
 def _be_trainer(request: dict[str, Any], count_to: int | None, said: int) -> NoReturn:
     import training_orchestrator
 
-    signal.alarm(DEADLINE_S)
+    faulthandler.dump_traceback_later(DEADLINE_S, exit=True, file=2)  # standard error is what the trainer says
     code = 99
     changes = DiskChanges(Path(request["folder"]), lambda *change: None)
     try:
