@@ -1,0 +1,64 @@
+"""Which of the confirmed configurations wins, and what score to expect of it.
+
+The search's own score of a configuration that was picked for it is too good: it was the luckiest of many. So is, by
+less, the mean of the configuration that came out first among those confirmed. What is reported is therefore shrunk.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from statistics import fmean, stdev, variance
+from typing import Literal, NamedTuple
+
+from common.search_results.records import Confirmation
+
+
+class Winner(NamedTuple):
+    """``number`` is the trial chosen; ``estimate`` the score to expect of its configuration with a seed that was not
+    tried; ``spread`` the standard deviation of its scores over the fresh seeds, None where there are fewer than two."""
+
+    number: int
+    estimate: float
+    spread: float | None
+
+
+def choose_winner(confirmations: Sequence[Confirmation], direction: Literal["maximize", "minimize"]) -> Winner | None:
+    """The configuration with the best mean over the fresh seeds; one that diverged with fewer seeds comes first.
+
+    Returns:
+        None where no configuration has a score with a fresh seed.
+    """
+    sign = 1.0 if direction == "maximize" else -1.0
+    confirmed = [(entry, values) for entry in confirmations if (values := fresh_values(entry))]
+    if not confirmed:
+        return None
+    entry, values = min(confirmed, key=lambda pair: (num_lost(pair[0]), -sign * fmean(pair[1]), pair[0].number))
+    rivals = [other for other_entry, other in confirmed if num_lost(other_entry) == num_lost(entry)]
+    return Winner(entry.number, _shrunk_mean(values, rivals), stdev(values) if len(values) > 1 else None)
+
+
+def fresh_values(entry: Confirmation) -> list[float]:
+    """Its scores with the seeds that the search did not use."""
+    return [value for value in entry.values[1:] if value is not None]
+
+
+def num_lost(entry: Confirmation) -> int:
+    """How many of the fresh seeds gave no score."""
+    return len(entry.values[1:]) - len(fresh_values(entry))
+
+
+def _shrunk_mean(values: Sequence[float], rivals: Sequence[Sequence[float]]) -> float:
+    """The mean of ``values``, drawn to the mean of all rivals by the share of their differences that is chance.
+
+    The share is the variance of a mean over the seeds, as the seeds of each rival tell it, over the variance of the
+    rivals' means. Source: empirical Bayes for normal means, Efron and Morris 1975, doi:10.1080/01621459.1975.10479864.
+    """
+    means = [fmean(rival) for rival in rivals]
+    within = [variance(rival) for rival in rivals if len(rival) > 1]
+    if len(means) < 2 or not within:
+        return fmean(values)
+    between = variance(means)
+    chance = fmean(within) / len(values)
+    share = min(1.0, chance / between) if between > 0 and math.isfinite(between) else 1.0
+    return fmean(means) + (1.0 - share) * (fmean(values) - fmean(means))
