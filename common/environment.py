@@ -80,6 +80,7 @@ def collect_environment(
     *,
     compiled: bool = False,
     world_size: int = 1,
+    machine: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
     """Everything for ``environment.json``, ready for strict JSON; None where this machine does not say.
 
@@ -92,14 +93,38 @@ def collect_environment(
         precision: ``fp32``, ``bf16`` or ``fp16``.
         compiled: whether the model goes through ``torch.compile``.
         world_size: number of processes that train together.
+        machine: what ``describe_machine`` returned earlier in this process, for who begins many runs; None looks anew.
     """
-    packages = installed_packages()
+    facts = describe_machine(device) if machine is None else machine
     return {
         "schema_version": 1,
         "collected_at": datetime.now(timezone.utc).isoformat(timespec="seconds"),
         "hostname": socket.gethostname(),
         "command_line": list(command_line),
         "working_directory": os.getcwd(),
+        **{name: facts[name] for name in ("git", "python", "platform", "cpu", "memory_bytes", "gpu", "torch_build")},
+        "run": {
+            "device": device,
+            "num_threads": num_threads,
+            "world_size": world_size,
+            "deterministic": deterministic,
+            "precision": precision,
+            "compiled": compiled,
+            "dataset_fingerprint": dataset_fingerprint,
+        },
+        "variables": {name: os.environ.get(name) for name in RELEVANT_VARIABLES},
+        **{name: facts[name] for name in ("versions", "packages")},
+    }
+
+
+def describe_machine(device: str) -> dict[str, Any]:
+    """What ``collect_environment`` says of the machine and its software, whatever the run; it takes tenths of a second.
+
+    Args:
+        device: ``cpu``, ``cuda`` or ``cuda:N``, as runs will use it.
+    """
+    packages = installed_packages()
+    return {
         "git": git_state(Path.cwd()),
         "python": {
             "version": platform.python_version(),
@@ -111,16 +136,6 @@ def collect_environment(
         "memory_bytes": _memory_bytes(),
         "gpu": gpu_description(device),
         "torch_build": _torch_build(),
-        "run": {
-            "device": device,
-            "num_threads": num_threads,
-            "world_size": world_size,
-            "deterministic": deterministic,
-            "precision": precision,
-            "compiled": compiled,
-            "dataset_fingerprint": dataset_fingerprint,
-        },
-        "variables": {name: os.environ.get(name) for name in RELEVANT_VARIABLES},
         "versions": {name: packages.get(name) for name in MAIN_PACKAGES},
         "packages": packages,
     }

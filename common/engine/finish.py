@@ -28,6 +28,10 @@ def finish_run(session: Session, recorder: RunRecorder | None) -> dict:
     Returns:
         The metrics document; empty in a process that writes nothing.
     """
+    if not session.request.reports:
+        progress = session.parts.state.progress
+        assert progress.finished is not None
+        return {} if recorder is None else recorder.write_metrics(progress, progress.finished)
     _load_best_weights(session)
     validation = _evaluate(session, "val")
     test = _evaluate(session, "test") if _is_to_be_tested(session) else None

@@ -75,7 +75,7 @@ def prepare(request: RunRequest, console: Console, world: World, *, write_files:
     device = _device(config.training.device, world)
     determinism = configure_determinism(config.reproducibility.deterministic, config.reproducibility.benchmark)
     num_threads = set_num_threads(config.training.num_threads)
-    dataset = load_data(config, write_files=write_files and world.is_main)
+    dataset = request.dataset or load_data(config, write_files=write_files and world.is_main)
     seeds = seed_everything(config.reproducibility.seed)
     parts = build_parts(config, dataset, device, world, mode=request.mode)
     if not world.is_alone:
@@ -90,6 +90,7 @@ def prepare(request: RunRequest, console: Console, world: World, *, write_files:
         config.training.precision,
         compiled=config.training.compile,
         world_size=world.size,
+        machine=request.machine,
     )
     announce(console, request, parts, [*seeds, *determinism, f"Threads: {num_threads}"])
     return parts, environment
@@ -235,6 +236,7 @@ def _train_until_trouble(
         _watch(session),
         session.stop,
         stop_after_epochs=session.request.stop_after_epochs,
+        give_up=session.request.give_up,
     )
     try:
         trainer.run()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -9,6 +10,7 @@ import torch
 
 from common.config import LoadedConfig, config_sha256
 from common.console import Console
+from common.data import Dataset
 from common.engine.parts import Parts
 from common.run_folder import RunFolder, RunLock
 from common.signals import StopSignals
@@ -19,7 +21,12 @@ class RunRequest:
     """What to train and where to put it.
 
     ``publish`` is False for a run that the documented links of the working directory should not lead to.
-    ``stop_after_epochs`` ends the training before its last epoch, on a schedule made for all of them.
+    ``stop_after_epochs`` ends the training before its last epoch, on a schedule made for all of them, and ``give_up``
+    where it says so of the epochs so far: it must depend on them alone.
+
+    A process that trains many runs hands over what it has: the ``dataset`` that the config names, and ``machine`` as
+    ``describe_machine`` gave it. ``reports`` is False where nobody will look at the run: only its numbers and
+    checkpoints are written, and nothing is tested.
     """
 
     loaded: LoadedConfig
@@ -29,6 +36,10 @@ class RunRequest:
     must_resume: bool = False
     publish: bool = True
     stop_after_epochs: int | None = None
+    give_up: Callable[[Sequence[Mapping]], bool] | None = None
+    dataset: Dataset | None = None
+    machine: Mapping | None = None
+    reports: bool = True
 
 
 @dataclass

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing
 from typing import Protocol
 
@@ -49,6 +49,7 @@ class Trainer:
 
     Args:
         stop_after_epochs: return after this many completed epochs though the training is not at its end.
+        give_up: return where this says so of the records of the completed epochs.
     """
 
     def __init__(
@@ -60,6 +61,7 @@ class Trainer:
         stop: StopSignals,
         *,
         stop_after_epochs: int | None = None,
+        give_up: Callable[[Sequence[Mapping]], bool] | None = None,
     ) -> None:
         self._parts = parts
         self._settings = parts.settings
@@ -68,6 +70,7 @@ class Trainer:
         self._watch = watch
         self._stop = stop
         self._stop_after_epochs = stop_after_epochs
+        self._give_up = give_up
         self._probe = WeightProbe(parts.state.model)
 
     @property
@@ -86,9 +89,14 @@ class Trainer:
             if self._progress.batch == 0:
                 # What the end of an epoch leaves may be incomplete after a crash. At the very start: the initial state.
                 self._saver.save_epoch()
-            while self._progress.finished is None and self._progress.completed_epochs != self._stop_after_epochs:
+            while self._progress.finished is None and not self._is_cut_short():
                 self._recorder.epoch_started(self._progress)
                 self._run_epoch()
+
+    def _is_cut_short(self) -> bool:
+        if self._progress.completed_epochs == self._stop_after_epochs:
+            return True
+        return self._give_up is not None and self._give_up(self._progress.history)
 
     def _run_epoch(self) -> None:
         try:
