@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import atexit
 import contextlib
+import ctypes
 import inspect
 import os
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, nullcontext
 from datetime import timedelta
@@ -26,6 +28,7 @@ from common.synchronized_batch_norm import synchronize_batch_norm
 
 # Processes on other machines may be started by hand, or wait for their turn.
 _MEET_WITHIN = timedelta(minutes=10)
+_LETTING_GO_S = 0.02
 
 
 class World:
@@ -143,7 +146,19 @@ def joined_world() -> Iterator[World]:
         ) from error
     finally:
         if not is_cut_off:
+            _keep_gloo_alive()
             dist.destroy_process_group()
+
+
+def _keep_gloo_alive() -> None:
+    """Have gloo's threads end with this process and not before.
+
+    Its destructor waits for them while it holds the interpreter's lock, for which they wait in turn where they still
+    have a tensor to let go of: neither ever goes on. So nothing may free it; and they get the lock once more.
+    """
+    gloo = dist.distributed_c10d._get_default_group()._get_backend(torch.device("cpu"))
+    ctypes.pythonapi.Py_IncRef(ctypes.py_object(gloo))
+    time.sleep(_LETTING_GO_S)
 
 
 def _is_lost_connection(error: RuntimeError) -> bool:
