@@ -121,9 +121,10 @@ class FileReport:
 
 def _problems_of(path: str, mode: str | None) -> list[Problem]:
     from common.config import Problem, check_config
+    from common.search.space import check_search_space, is_search_space
 
     try:
-        return check_config(path, mode=mode)
+        return check_search_space(path) if is_search_space(path) else check_config(path, mode=mode)
     except InputFileError as error:
         return [Problem(path, UNREADABLE, error.message, hint=error.hint)]
 

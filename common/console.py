@@ -95,7 +95,7 @@ class Console:
         self._tell(f"warning: {text}", shown=not self._quiet)
 
     @contextlib.contextmanager
-    def progress(self, total: int, description: str) -> Iterator[ProgressBar]:
+    def progress(self, total: int, description: str, *, rate: bool = True) -> Iterator[ProgressBar]:
         """A bar with rate and time left while the block runs, on a terminal; nothing elsewhere or when quiet.
 
         The bar is erased at the end, also by an exception or Ctrl-C, so the cursor is never left hidden.
@@ -103,11 +103,12 @@ class Console:
         Args:
             total: number of steps, >= 0.
             description: stands before the bar.
+            rate: False leaves rate and time left to the description: steps that take minutes have no steady rate.
         """
         if self._quiet or self._bar is not None or not sys.stderr.isatty():
             yield ProgressBar(None, total, description)
             return
-        self._bar = _new_bar()
+        self._bar = _new_bar(rate)
         try:
             self._bar.start()
             yield ProgressBar(self._bar, total, description)
@@ -168,6 +169,12 @@ class ProgressBar:
             with contextlib.suppress(OSError):  # nobody looks any more
                 self._bar.update(self._task, completed=self._done, refresh=True)
 
+    def describe(self, description: str) -> None:
+        """Change what stands before the bar."""
+        if self._bar is not None and self._task is not None:
+            with contextlib.suppress(OSError):
+                self._bar.update(self._task, description=description, completed=self._done, refresh=True)
+
 
 def format_duration(seconds: float | None) -> str:
     """``0.45s``, ``12.3s``, ``2m 10s``, ``1h 2m``, ``3d 4h``; ``n/a`` for None and what is not finite."""
@@ -219,7 +226,7 @@ def _print(text: str, stream: TextIO) -> None:
         print(text.encode(encoding, "backslashreplace").decode(encoding), file=stream, flush=True)
 
 
-def _new_bar() -> Progress:
+def _new_bar(rate: bool) -> Progress:
     from rich.console import Console as Screen
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
@@ -227,8 +234,7 @@ def _new_bar() -> Progress:
         TextColumn("{task.description}", markup=False),
         BarColumn(bar_width=None),
         MofNCompleteColumn(),
-        _rate_column(),
-        TimeRemainingColumn(compact=True),
+        *([_rate_column(), TimeRemainingColumn(compact=True)] if rate else []),
     ]
     # No thread of rich's own: it would draw at its own times, and hold the lock while a signal handler prints.
     return Progress(

@@ -23,6 +23,14 @@ from common.search_results.records import SpaceEntry
 
 # Configurations that are tried on the schema before anything is trained: all, or so many at random.
 MAX_CHECKED = 2000
+# Any config, for values to be checked in where there is no base.
+_ANY_CONFIG: dict[str, dict[str, Any]] = {
+    "model": {"architecture": "simple_mlp", "dropout": 0.0},
+    "optimizer": {"type": "sgd", "learning_rate": 0.1, "weight_decay": 0.0},
+    "training": {"epochs": 1, "batch_size": 1, "device": "cpu"},
+    "early_stopping": {"enabled": False, "patience": 1, "metric": "val_loss"},
+    "reproducibility": {"seed": 0, "deterministic": True},
+}
 
 
 @dataclass(frozen=True)
@@ -54,19 +62,38 @@ def read_search_space(path: str | Path, base: LoadedConfig) -> SearchSpace:
         InputFileError: the file cannot be read, or is not UTF-8.
     """
     document = read_yaml(path)
-    mapping = base.config.model_dump(mode="json", exclude_unset=True)
-    reader = EntryReader(document, mapping)
-    raw = _raw_entries(document)
-    entries = reader.read(raw) if isinstance(raw, dict) else []
-    problems = [*document.problems, *(p for p in reader.problems if not _is_echo(p, document))]
-    if not problems:
-        problems = list(_structure_problems(document, reader, entries))
+    reader = EntryReader(document, base.config.model_dump(mode="json", exclude_unset=True))
+    entries, problems = _read_entries(document, reader)
     if not problems:
         problems = list(_combination_problems(document, reader, entries, base.config))
     errors = [problem for problem in problems if problem.severity != WARNING]
     if errors:
         raise ConfigInvalidError(in_file_order(errors), what="search space")
     return SearchSpace(tuple(entries), Path(path), tuple(problem.sentence() for problem in problems))
+
+
+def is_search_space(path: str | Path) -> bool:
+    """Whether a YAML file means to be a search space rather than a config."""
+    value = read_yaml(path).value
+    return isinstance(value, dict) and ROOT in value
+
+
+def check_search_space(path: str | Path) -> list[Problem]:
+    """Every error of a search space that can be told without a base config, in file order.
+
+    Raises:
+        InputFileError: the file cannot be read, or is not UTF-8.
+    """
+    document = read_yaml(path)
+    return in_file_order(_read_entries(document, EntryReader(document, _ANY_CONFIG))[1])
+
+
+def _read_entries(document: Document, reader: EntryReader) -> tuple[list[SpaceEntry], list[Problem]]:
+    """The entries, and what is wrong with them one by one or with how they depend on each other."""
+    raw = _raw_entries(document)
+    entries = reader.read(raw) if raw is not None else []
+    problems = [*document.problems, *(p for p in reader.problems if not _is_echo(p, document))]
+    return entries, problems or list(_structure_problems(document, reader, entries))
 
 
 def configured(base: Config, params: Mapping[str, Any]) -> Config | str:

@@ -1,0 +1,247 @@
+"""The ledger of a study: which trials there are, what each tries, and what came of it, in Optuna's own tables.
+
+Everything a worker writes may be written twice: a trial whose worker died is done again, with the same outcome.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import datetime
+import json
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from common.search.definition import Definition, differences
+from common.search.leases import Lease, Leases
+from common.search.levels import is_ordered
+from common.search.storage import Storage
+from common.search_results.records import SpaceEntry
+
+PARAMS, OUTCOME = "params", "outcome"
+_DEFINITION, _NUM_TRIALS, _EXHAUSTED = "definition", "n_trials", "exhausted_at"
+_CONFIRMED, _STARTED = "confirmed/", "start/"
+_SETUP_TASK, _SETUP_PAUSE_S = "setup", 0.05
+
+
+@dataclass(frozen=True)
+class LedgerTrial:
+    """A trial as far as it has come: ``params`` once it was proposed, ``outcome`` once it has ended."""
+
+    number: int
+    params: Mapping[str, Any] | None
+    outcome: Mapping[str, Any] | None
+
+
+@dataclass(frozen=True)
+class LedgerState:
+    """The ledger at one moment.
+
+    ``num_trials`` is how many the study is to have; ``exhausted_at`` is the number of the first trial for which there
+    was no configuration left, None while there was. ``confirmed`` has the outcomes of confirmations by task, ``starts``
+    the times (seconds since 1970) at which each start of the search began and was last seen.
+    """
+
+    trials: Mapping[int, LedgerTrial]
+    leases: Mapping[str, Lease]
+    num_trials: int
+    exhausted_at: int | None = None
+    confirmed: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    starts: Mapping[str, tuple[float, float]] = field(default_factory=dict)
+
+    @property
+    def limit(self) -> int:
+        """How many trials there can be."""
+        return self.num_trials if self.exhausted_at is None else min(self.num_trials, self.exhausted_at)
+
+
+class Ledger:
+    """One study in a storage, for one process. Not for several threads at once."""
+
+    def __init__(self, storage: Storage, name: str, study_id: int) -> None:
+        self.name = name
+        self._storage = storage
+        self._study_id = study_id
+        self._leases = storage.run(lambda: Leases(storage.engine, study_id))
+        self._ids: dict[int, int] = {}
+
+    def set_up(self, definition: Definition, num_trials: int | None, owner: str) -> Definition:
+        """Write down what the study is, unless that was done, and see that it has so many trials at least.
+
+        Returns:
+            The definition that holds.
+        """
+        while self.take(_SETUP_TASK, owner) is None:  # another process is at it
+            time.sleep(_SETUP_PAUSE_S)
+        try:
+            attributes = self._attributes()
+            if _DEFINITION not in attributes:
+                self._set(_DEFINITION, definition.as_plain())
+            found = Definition.from_plain(attributes.get(_DEFINITION, definition.as_plain()))
+            if attributes.get(_NUM_TRIALS, 0) < (num_trials or found.planned) and not differences(found, definition):
+                self._set(_NUM_TRIALS, num_trials or found.planned)
+            return found
+        finally:
+            self.give_back(_SETUP_TASK, owner, counts=False)
+
+    def read(self) -> LedgerState:
+        """The ledger as it stands."""
+        found = self._run(lambda: self._storage.optuna.get_all_trials(self._study_id, deepcopy=False))
+        self._ids = {trial.number: trial._trial_id for trial in found}
+        attributes = self._attributes()
+        return LedgerState(
+            trials={trial.number: self._trial(trial) for trial in found},
+            leases=self._run(self._leases.read),
+            num_trials=attributes.get(_NUM_TRIALS, 0),
+            exhausted_at=attributes.get(_EXHAUSTED),
+            confirmed=_with_prefix(attributes, _CONFIRMED),
+            starts={key: tuple(times) for key, times in _with_prefix(attributes, _STARTED).items()},
+        )
+
+    def take(self, task: str, owner: str) -> int | None:
+        """See ``Leases.take``."""
+        return self._run(lambda: self._leases.take(task, owner))
+
+    def give_back(self, task: str, owner: str, *, counts: bool) -> None:
+        """See ``Leases.give_back``."""
+        self._run(lambda: self._leases.give_back(task, owner, counts=counts))
+
+    def free(self, owner: str) -> None:
+        """See ``Leases.free``."""
+        self._run(lambda: self._leases.free(owner))
+
+    def propose(self, number: int, params: Mapping[str, Any], space: Mapping[str, SpaceEntry]) -> bool:
+        """Write down what the trial tries, under the lease of its task; returns whether it now stands there.
+
+        Optuna numbers trials by counting them, so an empty one is created first: should two processes do so at the
+        same time, the second one is the next number, and waits for its turn.
+        """
+        if number not in self._ids:
+            self._run(lambda: self._storage.optuna.create_new_trial(self._study_id, _empty_trial()))
+            self.read()
+        if number not in self._ids:
+            return False
+        for path, value in params.items():
+            distribution, shown = _as_optuna(space[path], value)
+            self._set_param(number, path, distribution, shown)
+        self._set_of_trial(number, PARAMS, dict(params))
+        self._set_state(number, "RUNNING", None)
+        return True
+
+    def finish(self, number: int, outcome: Mapping[str, Any]) -> None:
+        """Write down how the trial ended; what was written first holds."""
+        self._set_of_trial(number, OUTCOME, dict(outcome))
+        state = {"complete": "COMPLETE", "pruned": "PRUNED"}.get(outcome["state"], "FAIL")
+        self._set_state(number, state, outcome["value"])
+
+    def exhaust(self, number: int) -> None:
+        """There is no configuration left for the trial with this number."""
+        self._set(_EXHAUSTED, number)
+
+    def confirm(self, task: str, outcome: Mapping[str, Any]) -> None:
+        """Write down how a confirmation ended."""
+        self._set(_CONFIRMED + task, dict(outcome))
+
+    def note_start(self, start: str, began_s: float, seen_s: float) -> None:
+        """Write down that a start of the search was at work from one time to the other."""
+        self._set(_STARTED + start, [began_s, seen_s])
+
+    def renewing(self) -> Leases:
+        """The leases for the thread that renews them, which may not use anything else here."""
+        return self._leases
+
+    @staticmethod
+    def _trial(trial: Any) -> LedgerTrial:
+        attributes = trial.user_attrs
+        outcome = attributes.get(OUTCOME) if trial.state.is_finished() else None
+        return LedgerTrial(trial.number, attributes.get(PARAMS), outcome)
+
+    def _attributes(self) -> dict[str, Any]:
+        return self._run(lambda: self._storage.optuna.get_study_user_attrs(self._study_id))
+
+    def _set(self, key: str, value: Any) -> None:
+        self._run(lambda: self._storage.optuna.set_study_user_attr(self._study_id, key, value))
+
+    def _set_of_trial(self, number: int, key: str, value: Any) -> None:
+        self._unless_finished(lambda: self._storage.optuna.set_trial_user_attr(self._ids[number], key, value))
+
+    def _set_param(self, number: int, path: str, distribution: Any, value: Any) -> None:
+        internal = distribution.to_internal_repr(value)
+        self._unless_finished(
+            lambda: self._storage.optuna.set_trial_param(self._ids[number], path, internal, distribution)
+        )
+
+    def _set_state(self, number: int, state: str, value: float | None) -> None:
+        from optuna.trial import TrialState
+
+        values = None if value is None else [value]
+        self._unless_finished(
+            lambda: self._storage.optuna.set_trial_state_values(self._ids[number], TrialState[state], values)
+        )
+
+    def _unless_finished(self, action: Any) -> None:
+        from optuna.exceptions import UpdateFinishedTrialError
+
+        try:
+            self._run(action)
+        except UpdateFinishedTrialError:
+            return  # by the worker that was taken for dead, which has come to the same outcome
+
+    def _run(self, action: Any) -> Any:
+        return self._storage.run(action)
+
+
+def open_ledger(storage: Storage, name: str, direction: str, *, create: bool) -> Ledger | None:
+    """The study of that name; where there is none it is created, or None returned.
+
+    One process of several that do so at the same time creates it, and all get the same.
+    """
+    from optuna.exceptions import DuplicatedStudyError
+    from optuna.study import StudyDirection
+
+    def find() -> int | None:
+        try:
+            return storage.optuna.get_study_id_from_name(name)
+        except KeyError:
+            return None
+
+    study_id = storage.run(find)
+    if study_id is None and create:
+        with contextlib.suppress(DuplicatedStudyError):
+            storage.run(lambda: storage.optuna.create_new_study([StudyDirection[direction.upper()]], name))
+        study_id = storage.run(find)
+    return None if study_id is None else Ledger(storage, name, study_id)
+
+
+def study_names(storage: Storage) -> list[str]:
+    """The names of all studies in a storage."""
+    return [study.study_name for study in storage.run(storage.optuna.get_all_studies)]
+
+
+def _with_prefix(attributes: Mapping[str, Any], prefix: str) -> dict[str, Any]:
+    return {key.removeprefix(prefix): value for key, value in attributes.items() if key.startswith(prefix)}
+
+
+def _empty_trial() -> Any:
+    import optuna
+
+    now = datetime.datetime.now()
+    return optuna.trial.FrozenTrial(
+        number=-1, state=optuna.trial.TrialState.WAITING, value=None, datetime_start=now, datetime_complete=None,
+        params={}, distributions={}, user_attrs={}, system_attrs={}, intermediate_values={}, trial_id=-1,
+    )  # fmt: skip
+
+
+def _as_optuna(entry: SpaceEntry, value: Any) -> tuple[Any, Any]:
+    """An entry's distribution and the value in it, as Optuna's own tools show them."""
+    from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
+
+    if entry.choices is not None:
+        plain = (str, int, float, bool, type(None))
+        shown = value if isinstance(value, plain) else json.dumps(value)
+        choices = [choice if isinstance(choice, plain) else json.dumps(choice) for choice in entry.choices]
+        return CategoricalDistribution(sorted(choices) if is_ordered(entry) else choices), shown
+    if isinstance(entry.low, int):
+        return IntDistribution(entry.low, entry.high, log=entry.log, step=entry.step or 1), value
+    return FloatDistribution(entry.low, entry.high, log=entry.log, step=entry.step), value

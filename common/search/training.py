@@ -1,0 +1,194 @@
+"""A trial as a run of the training engine, in a process that keeps what the next one needs too."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from common.config import Config, LoadedConfig, config_from_mapping, config_to_mapping
+from common.config.overrides import merged
+from common.console import Console
+from common.data import Dataset
+from common.device import select_device
+from common.engine.assembly import load_data
+from common.engine.claim import finished_metrics
+from common.engine.run import train
+from common.engine.session import RunRequest
+from common.environment import describe_machine
+from common.exits import RunFailedError
+from common.search.definition import Definition
+from common.search.space import configured
+from common.signals import StopSignals
+
+# Why a trial differs from a training: a reaction that changes the learning rate or the weights would credit its score
+# to a configuration that was not trained; test data must not take part in a choice; and nobody reads its event files.
+TRIAL_SETTINGS: dict[str, Any] = {
+    "diagnostics": {
+        "nan_loss": {"reaction": "suggest"},
+        "convergence_stall": {"reaction": "suggest"},
+        "resource_inefficiency": {"reaction": "off"},
+    },
+    "test_set": {"enabled": False, "evaluate_at_end": False},
+    "checkpointing": {"save_best": True, "save_last": True, "save_top_k": 1, "checkpoint_every_n_epochs": None},
+    "logging": {"tensorboard": False},
+}
+MODE = "optimization"
+MEASURES = ("val_loss", "val_acc", "val_f1", "val_precision", "val_recall", "train_loss", "train_acc")
+# Pruning: never before this share of the epochs, and not until so many trials have shown how the score rises.
+_EPOCHS_BEFORE_PRUNING = 0.2
+_CURVES_BEFORE_PRUNING = 4
+
+Curve = Sequence[float]  # the best score so far, the higher the better, after each epoch
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How a training ended. ``value`` is None for one that diverged; ``curve`` is the best score after each epoch."""
+
+    state: str
+    value: float | None
+    measures: Mapping[str, float] = field(default_factory=dict)
+    curve: Curve = ()
+    started_at: str | None = None
+    finished_at: str | None = None
+    duration_s: float | None = None
+    message: str | None = None
+
+
+class TrialTrainer:
+    """Trains configurations one after another in one process, on data that is loaded once.
+
+    Args:
+        base: what the trials' values are put on.
+        definition: of the study.
+        command_line: for environment.json.
+    """
+
+    def __init__(self, base: LoadedConfig, definition: Definition, command_line: list[str]) -> None:
+        self._base = base
+        self._definition = definition
+        self._command_line = command_line
+        self._datasets: dict[str, Dataset] = {}
+        self._machine: dict[str, Any] | None = None
+
+    def run(
+        self,
+        params: Mapping[str, Any],
+        seed: int,
+        run_dir: Path,
+        stop: StopSignals,
+        *,
+        rivals: Sequence[Curve] | None = None,
+    ) -> Outcome:
+        """Bring the training of one configuration to its end, from wherever its folder stands.
+
+        Args:
+            rivals: the curves of trials that it is compared with after every epoch, and given up where it falls behind
+                their median; None trains to the end.
+        Raises:
+            StoppedError: asked to stop; what was trained is saved.
+            ToolError, OSError: the machine lacks something, or the data is unfit.
+        """
+        config = configured(self._base.config, params)
+        if isinstance(config, str):
+            return Outcome("failed", None, message=f"not a valid configuration: {config}")
+        request = self._request(config, seed, run_dir, rivals)
+        try:
+            document = finished_metrics(request) or train(request, Console(quiet=True), stop)
+        except RunFailedError as error:
+            # Out of memory with one sample at a time: as certain to happen again, and as bad a configuration.
+            state = "failed" if error.field == "training.batch_size" else "diverged"
+            return Outcome(state, None, message=error.message)
+        finally:
+            if torch.cuda.is_available():
+                torch.cuda.empty_cache()
+        return outcome_of(document, self._definition)
+
+    def _request(self, config: Config, seed: int, run_dir: Path, rivals: Sequence[Curve] | None) -> RunRequest:
+        device = str(select_device(config.training.device))
+        if self._machine is None:
+            self._machine = describe_machine(device)
+        return RunRequest(
+            loaded=LoadedConfig(trial_config(config, seed, self._definition), [], self._base.source),
+            mode=MODE,
+            output_dir=run_dir,
+            command_line=self._command_line,
+            publish=False,
+            reports=False,
+            dataset=self._dataset(config),
+            machine=self._machine,
+            give_up=None if rivals is None else Pruning(self._definition, rivals).gives_up,
+        )
+
+    def _dataset(self, config: Config) -> Dataset:
+        key = config.data.model_dump_json()
+        if key not in self._datasets:
+            self._datasets = {key: load_data(config)}  # one at a time: two may not fit
+        return self._datasets[key]
+
+
+def trial_config(config: Config, seed: int, definition: Definition) -> Config:
+    """The configuration as a trial trains it."""
+    own = {"reproducibility": {"seed": seed}, "training": {"num_threads": definition.num_threads}}
+    mapping = merged(merged(config_to_mapping(config), TRIAL_SETTINGS), own)
+    return config_from_mapping(mapping, "the trial")
+
+
+def outcome_of(document: Mapping[str, Any], definition: Definition) -> Outcome:
+    """What metrics.json says of a training that has ended, or was given up."""
+    run, best = document["run"], document["best"]
+    value = best[definition.metric] if best else None
+    measures = {key: best[key] for key in MEASURES if best[key] is not None} if best else {}
+    if best:
+        measures |= {"best_epoch": best["epoch"], "epochs": len(document["epochs"])}
+    state = "diverged" if value is None else "pruned" if run["status"] == "interrupted" else "complete"
+    return Outcome(
+        state=state,
+        value=value,
+        measures=measures,
+        curve=best_so_far(document["epochs"], definition),
+        started_at=run["started_at"],
+        finished_at=run["finished_at"],
+        duration_s=run["duration_s"],
+        message="the validation loss was never a finite number" if value is None else None,
+    )
+
+
+def best_so_far(epochs: Sequence[Mapping[str, Any]], definition: Definition) -> list[float]:
+    """The best score up to each epoch, the higher the better; epochs before the first score are left out."""
+    curve: list[float] = []
+    for epoch in epochs:
+        value = epoch[definition.metric]
+        if value is not None or curve:
+            score = -float("inf") if value is None else definition.sign * value
+            curve.append(max(score, curve[-1]) if curve else score)
+    return curve
+
+
+class Pruning:
+    """The median rule: a trial is given up where its best score is worse than the median of its rivals' at that epoch.
+
+    It looks at trials that the ledger shows to every worker alike, so that it decides the same everywhere. Source:
+    Golovin et al. 2017, "Google Vizier", doi:10.1145/3097983.3098043, section 3.2.2.
+    """
+
+    def __init__(self, definition: Definition, rivals: Sequence[Curve]) -> None:
+        self._definition = definition
+        self._rivals = [curve for curve in rivals if curve]
+
+    def gives_up(self, epochs: Sequence[Mapping[str, Any]]) -> bool:
+        """Whether a training with these epochs is given up."""
+        if len(self._rivals) < _CURVES_BEFORE_PRUNING or len(epochs) < self._earliest:
+            return False
+        curve = best_so_far(epochs, self._definition)
+        rivals = [rival[min(len(epochs), len(rival)) - 1] for rival in self._rivals]
+        return bool(curve) and curve[-1] < statistics.median(rivals)
+
+    @property
+    def _earliest(self) -> int:
+        return max(1, round(_EPOCHS_BEFORE_PRUNING * self._definition.epochs))

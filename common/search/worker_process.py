@@ -1,0 +1,68 @@
+"""A worker in a process of its own: what runs there, and what it says to the search that started it."""
+
+from __future__ import annotations
+
+import os
+import signal
+import traceback
+from multiprocessing.connection import Connection
+from typing import Any
+
+from common.exits import Exit, StoppedError, ToolError
+from common.search.ledger import open_ledger
+from common.search.owners import new_owner
+from common.search.stopping import SearchStop, TimeUpError
+from common.search.storage import Storage
+from common.search.worker import Assignment, Worker
+
+# Kept waiting by the search while it starts a process, until its handlers are there.
+HELD_SIGNALS = {signal.SIGINT, signal.SIGTERM, signal.SIGUSR1}
+
+
+def work(assignment: Assignment, deadline_s: float | None, connection: Connection) -> None:
+    """The whole life of the process. Messages: ``(kind, content)``, see ``worker_pool.py``."""
+    with SearchStop(deadline_s) as stop:
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, HELD_SIGNALS)
+        message = _worked(assignment, stop, connection)
+    _send(connection, *message)
+
+
+def _worked(assignment: Assignment, stop: SearchStop, connection: Connection) -> tuple[str, Any]:
+    """Work until nothing is left; the last message."""
+    try:
+        storage = Storage(assignment.storage_url)
+        ledger = open_ledger(storage, assignment.study, assignment.definition.direction, create=False)
+        assert ledger is not None, "the search has created the study"
+        worker = Worker(
+            assignment,
+            ledger,
+            new_owner(),
+            stop,
+            report=lambda state: _send(connection, "news", None),
+            warn=lambda text: _send(connection, "warning", text),
+            parent=os.getppid(),
+        )
+        worker.work()
+    except TimeUpError:
+        return "time_up", None
+    except StoppedError:
+        return "stopped", None
+    except ToolError as error:
+        return "error", error.as_json()
+    except Exception:
+        return "bug", traceback.format_exc()
+    return "done", None
+
+
+def error_from(content: dict[str, Any]) -> ToolError:
+    """The error that a message of kind ``error`` tells of."""
+    error = ToolError(content["message"], path=content["path"], field=content["field"], hint=content["hint"])
+    error.exit = Exit(content["exit_code"])
+    return error
+
+
+def _send(connection: Connection, kind: str, content: Any) -> None:
+    try:
+        connection.send((kind, content))
+    except OSError:
+        return  # the search has ended; so will this process, as soon as it looks
