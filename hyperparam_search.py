@@ -74,8 +74,8 @@ def make_parser() -> argparse.ArgumentParser:
     parser.add_argument("--prune", action="store_true",
                         help="give up trials that fall behind the median of the earlier ones")  # fmt: skip
     parser.add_argument("--lag", type=not_negative, metavar="N",
-                        help="a trial sees the results of those at least N+1 before it: more of it keeps more workers "
-                             "busy, less of it learns sooner (default: 4)")  # fmt: skip
+                        help="bayesian and --prune: a trial sees the results of those at least N+1 before it, so N+1 "
+                             "workers never wait; less of it learns sooner (default: 2)")  # fmt: skip
     parser.add_argument("--storage", metavar="URL",
                         help="postgresql://user@host/database, which several machines can work on, or "
                              "sqlite:///FILE (default: DIR/study.db)")  # fmt: skip

@@ -5,9 +5,11 @@ A sampler that lives on draws on its past; one made from a seed and the results 
 
 from __future__ import annotations
 
+import bisect
 import contextlib
 import warnings
 from collections.abc import Iterator, Sequence
+from statistics import NormalDist
 from typing import TYPE_CHECKING, Any
 
 from common.search.configurations import Configurations, Params, is_active
@@ -34,7 +36,8 @@ def ask_gaussian_process(space: Configurations, seen: Seen, pending: Sequence[Pa
     with _alone_and_quiet():
         from optuna.samplers import GPSampler
 
-        study = _study_of(space, seen, pending, GPSampler(seed=seed, n_startup_trials=1))
+        ranked = list(zip((params for params, _ in seen), normal_scores([score for _, score in seen]), strict=True))
+        study = _study_of(space, ranked, pending, GPSampler(seed=seed, n_startup_trials=1))
         codes = {entry.path: _Code(entry) for entry in space.entries}
         trial = study.ask({path: code.distribution for path, code in codes.items()})
         return {path: code.value(trial.params[path]) for path, code in codes.items()}
@@ -55,6 +58,17 @@ def ask_tpe(space: Configurations, seen: Seen, pending: Sequence[Params], seed: 
             if is_active(entry, values):
                 values[entry.path] = _Code(entry).suggest(trial)
         return space.active(values)
+
+
+def normal_scores(values: Sequence[float]) -> list[float]:
+    """Each value replaced by the quantile of the normal distribution that belongs to its rank; equal ones share theirs.
+
+    A Gaussian process takes its values to be normal. Those of trainings are not: the few that learnt nothing would
+    press all others together, and it is these that the search is about.
+    """
+    normal, ordered = NormalDist(), sorted(values)
+    ranks = [bisect.bisect_left(ordered, value) + bisect.bisect_right(ordered, value) for value in values]
+    return [normal.inv_cdf(rank / (2 * len(values))) for rank in ranks]
 
 
 class _Code:
