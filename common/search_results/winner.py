@@ -1,12 +1,12 @@
 """Which of the confirmed configurations wins, and what score to expect of it.
 
 The search's own score of a configuration that was picked for it is too good: it was the luckiest of many. So is, by
-less, the mean of the configuration that came out first among those confirmed. What is reported is therefore shrunk.
+less, the mean over the seeds of the configuration that came out first among those confirmed. What is reported is
+therefore the mean over the seeds that played no part in the search, shrunk by as much as chance explains.
 """
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from statistics import fmean, stdev, variance
 from typing import Literal, NamedTuple
@@ -16,7 +16,7 @@ from common.search_results.records import Confirmation
 
 class Winner(NamedTuple):
     """``number`` is the trial chosen; ``estimate`` the score to expect of its configuration with a seed that was not
-    tried; ``spread`` the standard deviation of its scores over the fresh seeds, None where there are fewer than two."""
+    tried; ``spread`` the standard deviation of its scores over all its seeds, None where it has fewer than two."""
 
     number: int
     estimate: float
@@ -24,18 +24,26 @@ class Winner(NamedTuple):
 
 
 def choose_winner(confirmations: Sequence[Confirmation], direction: Literal["maximize", "minimize"]) -> Winner | None:
-    """The configuration with the best mean over the fresh seeds; one that diverged with fewer seeds comes first.
+    """The configuration with the best mean over all its seeds, the earlier one among equals.
+
+    One that diverged with fewer of its seeds comes before one that did with more.
 
     Returns:
         None where no configuration has a score with a fresh seed.
     """
     sign = 1.0 if direction == "maximize" else -1.0
-    confirmed = [(entry, values) for entry in confirmations if (values := fresh_values(entry))]
+    confirmed = [entry for entry in confirmations if fresh_values(entry)]
     if not confirmed:
         return None
-    entry, values = min(confirmed, key=lambda pair: (num_lost(pair[0]), -sign * fmean(pair[1]), pair[0].number))
-    rivals = [other for other_entry, other in confirmed if num_lost(other_entry) == num_lost(entry)]
-    return Winner(entry.number, _shrunk_mean(values, rivals), stdev(values) if len(values) > 1 else None)
+    best = min(confirmed, key=lambda entry: (num_lost(entry), -sign * fmean(all_values(entry)), entry.number))
+    rivals = [fresh_values(entry) for entry in confirmed if num_lost(entry) == num_lost(best)]
+    scores = all_values(best)
+    return Winner(best.number, _shrunk_mean(fresh_values(best), rivals), stdev(scores) if len(scores) > 1 else None)
+
+
+def all_values(entry: Confirmation) -> list[float]:
+    """Its scores, without the seeds with which it diverged."""
+    return [value for value in entry.values if value is not None]
 
 
 def fresh_values(entry: Confirmation) -> list[float]:
@@ -44,8 +52,8 @@ def fresh_values(entry: Confirmation) -> list[float]:
 
 
 def num_lost(entry: Confirmation) -> int:
-    """How many of the fresh seeds gave no score."""
-    return len(entry.values[1:]) - len(fresh_values(entry))
+    """With how many of its seeds it gave no score."""
+    return len(entry.values) - len(all_values(entry))
 
 
 def _shrunk_mean(values: Sequence[float], rivals: Sequence[Sequence[float]]) -> float:
@@ -58,7 +66,6 @@ def _shrunk_mean(values: Sequence[float], rivals: Sequence[Sequence[float]]) -> 
     within = [variance(rival) for rival in rivals if len(rival) > 1]
     if len(means) < 2 or not within:
         return fmean(values)
-    between = variance(means)
-    chance = fmean(within) / len(values)
-    share = min(1.0, chance / between) if between > 0 and math.isfinite(between) else 1.0
+    between, chance = variance(means), fmean(within) / len(values)
+    share = min(1.0, chance / between) if between > 0 else 1.0
     return fmean(means) + (1.0 - share) * (fmean(values) - fmean(means))
