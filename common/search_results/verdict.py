@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from common.search_results.records import Confirmation, StudyRecord
-from common.search_results.winner import Winner, choose_winner, fresh_values
+from common.search_results.winner import Winner, all_values, choose_winner
 from common.search_results.wording import metric_name, ranked_trials, shown_score, shown_spread, trial_of
 
 
@@ -30,11 +30,11 @@ def outcome_sentence(study: StudyRecord) -> str:
             f"Winner: trial {study.winner}, {name} {score}. This is the best score that the search saw, so it is "
             "optimistic: expect less with another seed."
         )
-    number = len(fresh_values(confirmation_of(study, study.winner)))
+    number = len(all_values(confirmation_of(study, study.winner)))
     spread = "" if confirmed.spread is None else f" ± {shown_spread(confirmed.spread, study.metric)}"
     return (
         f"Winner: trial {study.winner}, expected {name} {shown_score(confirmed.estimate, study.metric)}{spread} "
-        f"({_counted(number, 'fresh seed')})."
+        f"({_counted(number, 'seed')})."
     )
 
 

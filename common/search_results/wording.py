@@ -51,11 +51,6 @@ def shown_value(value: Any) -> str:
     return json.dumps(value, ensure_ascii=False)
 
 
-def shown_params(params: dict[str, Any] | Any, names: dict[str, str]) -> str:
-    """``learning_rate 0.001, dropout 0.3``."""
-    return ", ".join(f"{names.get(path, path)} {shown_value(value)}" for path, value in params.items())
-
-
 def short_names(paths: Sequence[str]) -> dict[str, str]:
     """The last part of each path where no other ends alike, else the path: ``optimizer.type``, ``learning_rate``."""
     leaves = Counter(path.rpartition(".")[2] for path in paths)

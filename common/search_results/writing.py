@@ -7,9 +7,10 @@ from pathlib import Path
 from common.atomic import write_text
 from common.config import LoadedConfig, config_differences
 from common.search_results.best_config import best_config_text, config_with
+from common.search_results.pictures import draw_pictures
 from common.search_results.records import StudyRecord
 from common.search_results.report import report_text
-from common.search_results.trial_files import trials_csv, trials_json
+from common.search_results.trial_files import trials_csv, trials_json, writable
 from common.search_results.verdict import outcome_sentence
 from common.search_results.wording import param_paths, short_names, shown_value, trial_of
 
@@ -31,8 +32,10 @@ def write_results(folder: Path, study: StudyRecord, base: LoadedConfig) -> list[
         best.unlink(missing_ok=True)
     else:
         write_text(best, best_config_text(study, base))
-    write_text(report, report_text(study, base, folder))
-    return [report, *([best] if study.winner is not None else []), folder / "trials.csv", folder / "trials.json"]
+    pictures = draw_pictures(folder, study)
+    write_text(report, writable(report_text(study, base, folder, pictures)))
+    names = ["trials.csv", "trials.json", *pictures.names]
+    return [report, *([best] if study.winner is not None else []), *(folder / name for name in names)]
 
 
 def write_trials(folder: Path, study: StudyRecord) -> None:
