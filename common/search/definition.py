@@ -94,7 +94,7 @@ def space_as_plain(space: Sequence[SpaceEntry]) -> list[dict[str, Any]]:
         when = {path: list(values) for path, values in entry.when.items()}
         choices = None if entry.choices is None else list(entry.choices)
         fields = {**asdict(entry), "choices": choices, "when": when}
-        plain.append({key: value for key, value in fields.items() if value not in (None, False, {})})
+        plain.append({key: value for key, value in fields.items() if value is not None and value is not False})
     return plain
 
 

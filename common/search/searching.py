@@ -132,10 +132,9 @@ class _Search:
                 self._display = Display(self._console, bar, self._definition, state)
                 if agenda(self._definition, state).num_open:
                     self._work()
-            state = self._ledger.read()
-            end = "exhausted" if state.limit < state.num_trials else "finished"
+            end = self._end()
         except TimeUpError:
-            end = "timeout"
+            end = self._end()  # the time may have been up just after the last trial
         except StoppedError:
             self._write("interrupted")
             self._console.info(f"{self._how_far()}; the same command goes on")
@@ -148,6 +147,12 @@ class _Search:
             raise RunFailedError(f"no trial could be trained to its end: {message}", path=self._request.output,
                                  hint="see the trials in search_results.md; narrow the search space")  # fmt: skip
         return record, files
+
+    def _end(self) -> End:
+        state = self._ledger.read()
+        if agenda(self._definition, state).num_open:
+            return "timeout"
+        return "exhausted" if state.limit < state.num_trials else "finished"
 
     def _work(self) -> None:
         if self._request.jobs == 1:
