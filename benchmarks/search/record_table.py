@@ -17,24 +17,23 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-ROOT = Path(__file__).resolve().parents[2]
-sys.path.insert(0, str(ROOT))
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from benchmarks.search.tables import PLANS, Plan, read_rows
 from common.config import load_config
 from common.data import Dataset
+from common.device import configure_determinism, select_device, set_num_threads
 from common.engine.assembly import build_parts, load_data
 from common.engine.parts import Parts
 from common.engine.recorder import MutedRecorder
 from common.engine.saver import Saver
 from common.engine.trainer import Trainer
 from common.engine.training_step import NonFiniteError
-from common.device import configure_determinism, select_device, set_num_threads
 from common.parallel import World
 from common.seeding import seed_everything
 from common.signals import StopSignals
 
-BASE = ROOT / "configs" / "training_config.yaml"
+BASE = Path(__file__).resolve().parents[2] / "configs" / "training_config.yaml"
 
 
 class PlainWatch:
