@@ -114,19 +114,21 @@ class Ledger:
     def propose(self, number: int, params: Mapping[str, Any], space: Mapping[str, SpaceEntry]) -> bool:
         """Write down what the trial tries, under the lease of its task; returns whether it now stands there.
 
-        Optuna numbers trials by counting them, so an empty one is created first: should two processes do so at the
-        same time, the second one is the next number, and waits for its turn.
+        Optuna numbers trials by counting them. Should a worker that was taken for dead wake up and write the same one
+        too, that is the next number, which its own worker then puts right: what is written says which trial it is for.
         """
+        shown = {path: _as_optuna(space[path], value) for path, value in params.items()}
+        written = {"number": number, "values": dict(params)}
         if number not in self._ids:
-            self._run(lambda: self._storage.optuna.create_new_trial(self._study_id, _empty_trial()))
-            self.read()
-        if number not in self._ids:
+            template = _new_trial(shown, {PARAMS: written})
+            self._run(lambda: self._storage.optuna.create_new_trial(self._study_id, template))
+        state = self.read()
+        if number not in state.trials:
             return False
-        for path, value in params.items():
-            distribution, shown = _as_optuna(space[path], value)
-            self._set_param(number, path, distribution, shown)
-        self._set_of_trial(number, PARAMS, dict(params))
-        self._set_state(number, "RUNNING", None)
+        if state.trials[number].params is None:
+            for path, (distribution, value) in shown.items():
+                self._set_param(number, path, distribution, value)
+            self._set_of_trial(number, PARAMS, written)
         return True
 
     def finish(self, number: int, outcome: Mapping[str, Any]) -> None:
@@ -154,8 +156,9 @@ class Ledger:
     @staticmethod
     def _trial(trial: Any) -> LedgerTrial:
         attributes = trial.user_attrs
-        outcome = attributes.get(OUTCOME) if trial.state.is_finished() else None
-        return LedgerTrial(trial.number, attributes.get(PARAMS), outcome)
+        written = attributes.get(PARAMS, {})
+        params = written["values"] if written.get("number") == trial.number else None
+        return LedgerTrial(trial.number, params, attributes.get(OUTCOME) if trial.state.is_finished() else None)
 
     def _attributes(self) -> dict[str, Any]:
         return self._run(lambda: self._storage.optuna.get_study_user_attrs(self._study_id))
@@ -223,14 +226,23 @@ def _with_prefix(attributes: Mapping[str, Any], prefix: str) -> dict[str, Any]:
     return {key.removeprefix(prefix): value for key, value in attributes.items() if key.startswith(prefix)}
 
 
-def _empty_trial() -> Any:
+def _new_trial(shown: Mapping[str, tuple[Any, Any]], attributes: Mapping[str, Any]) -> Any:
+    """What Optuna makes a trial from, in one step: running, with these distributions and values."""
     import optuna
 
-    now = datetime.datetime.now()
     return optuna.trial.FrozenTrial(
-        number=-1, state=optuna.trial.TrialState.WAITING, value=None, datetime_start=now, datetime_complete=None,
-        params={}, distributions={}, user_attrs={}, system_attrs={}, intermediate_values={}, trial_id=-1,
-    )  # fmt: skip
+        number=-1,
+        state=optuna.trial.TrialState.RUNNING,
+        value=None,
+        datetime_start=datetime.datetime.now(),
+        datetime_complete=None,
+        params={path: value for path, (_, value) in shown.items()},
+        distributions={path: distribution for path, (distribution, _) in shown.items()},
+        user_attrs=dict(attributes),
+        system_attrs={},
+        intermediate_values={},
+        trial_id=-1,
+    )
 
 
 def _as_optuna(entry: SpaceEntry, value: Any) -> tuple[Any, Any]:

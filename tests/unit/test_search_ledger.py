@@ -123,14 +123,15 @@ def test_what_is_done_again_changes_nothing(ledger):
     assert (trial.outcome, trial.params) == (DONE, PARAMS)
 
 
-def test_a_trial_that_two_create_at_once_leaves_an_empty_one_for_later(storage, ledger):
+def test_a_trial_that_two_create_at_once_leaves_one_for_later(storage, ledger):
     other = open_ledger(storage, "study", "maximize", create=False)
     ledger.read(), other.read()
     assert ledger.propose(0, PARAMS, SPACE) and other.propose(0, PARAMS, SPACE)
     state = ledger.read()
     assert state.trials[0].params == PARAMS and state.trials[1].params is None
-    proposed(ledger, 1)
-    assert sorted(ledger.read().trials) == [0, 1]
+    next_params = {**PARAMS, "training.batch_size": 64}
+    proposed(ledger, 1, next_params)
+    assert {number: trial.params for number, trial in ledger.read().trials.items()} == {0: PARAMS, 1: next_params}
 
 
 @pytest.mark.parametrize(
