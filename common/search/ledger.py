@@ -16,6 +16,7 @@ from typing import Any
 from common.search.definition import Definition, differences
 from common.search.leases import Lease, Leases
 from common.search.levels import is_ordered
+from common.search.owners import is_known_dead
 from common.search.storage import Storage
 from common.search_results.records import SpaceEntry
 
@@ -72,7 +73,8 @@ class Ledger:
         Returns:
             The definition that holds.
         """
-        while self.take(_SETUP_TASK, owner) is None:  # another process is at it
+        while self.take(_SETUP_TASK, owner) is None:  # another process is at it, or died at it
+            self.free_dead()
             time.sleep(_SETUP_PAUSE_S)
         try:
             attributes = self._attributes()
@@ -107,9 +109,11 @@ class Ledger:
         """See ``Leases.give_back``."""
         self._run(lambda: self._leases.give_back(task, owner, counts=counts))
 
-    def free(self, owner: str) -> None:
-        """See ``Leases.free``."""
-        self._run(lambda: self._leases.free(owner))
+    def free_dead(self) -> None:
+        """Free the tasks of workers that died on this machine; they need not wait for their leases to run out."""
+        for owner in {lease.owner for lease in self._run(self._leases.read).values() if lease.is_live}:
+            if is_known_dead(owner):
+                self._run(lambda owner=owner: self._leases.free(owner))
 
     def propose(self, number: int, params: Mapping[str, Any], space: Mapping[str, SpaceEntry]) -> bool:
         """Write down what the trial tries, under the lease of its task; returns whether it now stands there.

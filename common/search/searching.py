@@ -25,7 +25,7 @@ from common.search.output import (
     require_same,
     write_marker,
 )
-from common.search.owners import is_known_dead, new_owner
+from common.search.owners import new_owner
 from common.search.record import End, study_record
 from common.search.request import SearchRequest
 from common.search.stopping import SearchStop, TimeUpError
@@ -123,7 +123,7 @@ class _Search:
         self._display: Display | None = None
 
     def run(self) -> tuple[StudyRecord, list[Path]]:
-        self._free_dead()
+        self._ledger.free_dead()
         state = self._ledger.read()
         self._announce(state)
         end: End
@@ -163,7 +163,7 @@ class _Search:
         gpus = [] if self._request.base.config.training.device == "cpu" else visible_gpus()
         pool = WorkerPool(
             self._assignment, self._request.jobs, gpus, self._console,
-            news=lambda: self._note(self._ledger.read()), death=self._free_dead,
+            news=lambda: self._note(self._ledger.read()), death=self._ledger.free_dead,
         )  # fmt: skip
         pool.run(self._stop)
 
@@ -199,12 +199,6 @@ class _Search:
             self._ledger.name, self._definition, state, end, base_config=str(self._request.base.source),
             search_space=str(self._request.plan.space.source), command_line=self._request.command_line,
         )  # fmt: skip
-
-    def _free_dead(self) -> None:
-        """What workers left behind that died on this machine need not wait for its lease to run out."""
-        for lease in self._ledger.read().leases.values():
-            if lease.is_live and is_known_dead(lease.owner):
-                self._ledger.free(lease.owner)
 
     def _announce(self, state: LedgerState) -> None:
         todo: Agenda = agenda(self._definition, state)

@@ -83,9 +83,11 @@ def test_who_gives_no_sign_of_life_loses_the_task(ledger, monkeypatch):
 
 
 def test_the_dead_need_not_be_waited_for(ledger):
-    assert ledger.take("trial/0", "me") == 1
-    ledger.free("me")
-    assert not ledger.read().leases["trial/0"].is_live
+    place, pid, created, tag = json.loads(new_owner())
+    dead, elsewhere = json.dumps([place, pid, created - 5, tag]), json.dumps(["elsewhere", pid, created - 5, tag])
+    assert ledger.take("setup", dead) == ledger.take("trial/0", dead) == ledger.take("trial/1", elsewhere) == 1
+    ledger.set_up(definition(), None, new_owner())
+    assert not ledger.read().leases["trial/0"].is_live and ledger.read().leases["trial/1"].is_live
     assert ledger.take("trial/0", "you") == 2
 
 
