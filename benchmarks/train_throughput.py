@@ -54,9 +54,15 @@ class Case:
 CASES = {
     "digits": Case("digits, simple_cnn, batch 32", 10, ("training.batch_size=32", "training.channels_last=true")),
     "resnet": Case(
-        "3x32x32 images, resnet18, batch 128",
+        "3x32x32 images, a ResNet-18 of a quarter of the width, batch 128",
         1,
-        ("training.batch_size=128", "model.architecture=resnet18", "data.source=npz", "training.channels_last=true"),
+        (
+            "training.batch_size=128",
+            "model.architecture=resnet18",
+            "model.hidden_dims=[16, 32, 64, 128]",
+            "data.source=npz",
+            "training.channels_last=true",
+        ),
     ),
 }
 
@@ -152,6 +158,7 @@ def hand_written_rate(config, dataset: Dataset, epochs: int) -> Rate:
         input_shape=dataset.input_shape,
         num_classes=dataset.num_classes,
         dropout=config.model.dropout,
+        hidden_dims=config.model.hidden_dims,
     )
     optimizer = torch.optim.Adam(model.parameters(), lr=config.optimizer.learning_rate)
     criterion = nn.CrossEntropyLoss()
@@ -188,13 +195,13 @@ def validate(model: nn.Module, loader: DataLoader, criterion: nn.Module) -> floa
 
 
 def write_images(path: Path) -> None:
-    """1,280 training and 256 validation images of noise around one pattern per class: only their shape matters here."""
+    """3,840 training and 256 validation images of noise around one pattern per class: only their shape matters here."""
     generator = np.random.default_rng(0)
-    labels = generator.integers(0, 10, size=1280 + 256)
+    labels = generator.integers(0, 10, size=3840 + 256)
     patterns = generator.integers(60, 190, size=(10, 3, 32, 32))
     images = (patterns[labels] + generator.integers(-60, 60, size=(len(labels), 3, 32, 32))).clip(0, 255)
     images = images.astype(np.uint8)
-    np.savez(path, x_train=images[:1280], y_train=labels[:1280], x_val=images[1280:], y_val=labels[1280:])
+    np.savez(path, x_train=images[:3840], y_train=labels[:3840], x_val=images[3840:], y_val=labels[3840:])
 
 
 if __name__ == "__main__":

@@ -12,12 +12,14 @@ TEMPORARY_SUFFIX = ".tmp"
 _LINK_ATTEMPTS = 100
 
 
-def write_bytes(path: str | Path, content: bytes | memoryview) -> None:
+def write_bytes(path: str | Path, content: bytes | memoryview, *, flush: bool = True) -> None:
     """Replace ``path`` by ``content`` in one step.
 
     The bytes go to a temporary file in the same folder, which is flushed to the disk and renamed; the folder is
     flushed last, so that the rename itself survives a power cut. A reader sees the old file or the new one.
 
+    Args:
+        flush: False for what can be made again: after a power cut it may be the old file, the new one or an empty one.
     Raises:
         OSError: the disk is full, or the folder is not writable. The old file is then untouched, and no temporary
             file is left.
@@ -28,7 +30,8 @@ def write_bytes(path: str | Path, content: bytes | memoryview) -> None:
         try:
             os.fchmod(handle, 0o666 & ~_umask())
             _write_all(handle, content)
-            os.fsync(handle)
+            if flush:
+                os.fsync(handle)
         finally:
             os.close(handle)
         os.replace(temporary, path)
@@ -36,12 +39,13 @@ def write_bytes(path: str | Path, content: bytes | memoryview) -> None:
         with contextlib.suppress(OSError):
             os.unlink(temporary)
         raise
-    flush_folder(path.parent)
+    if flush:
+        flush_folder(path.parent)
 
 
-def write_text(path: str | Path, text: str) -> None:
+def write_text(path: str | Path, text: str, *, flush: bool = True) -> None:
     """``write_bytes`` for text, as UTF-8 with ``\\n`` line ends."""
-    write_bytes(path, text.encode("utf-8"))
+    write_bytes(path, text.encode("utf-8"), flush=flush)
 
 
 def replace_link(link: str | Path, target: str | Path) -> bool:

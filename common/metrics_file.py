@@ -14,8 +14,8 @@ FINISHED_STATUSES = ("completed", "early_stopped")
 STATUSES = ("running", *FINISHED_STATUSES, "interrupted", "failed")
 
 
-def write_metrics(path: str | Path, document: dict) -> None:
-    """Write ``document`` to ``path`` in one step; a non-finite number becomes ``null``.
+def write_metrics(path: str | Path, document: dict, *, flush: bool = True) -> None:
+    """Write ``document`` to ``path`` in one step; a non-finite number becomes ``null``. ``flush`` as in ``atomic``.
 
     Whoever puts a non-finite number in says so in ``events``: the file alone cannot tell why a value is missing.
     """
@@ -23,7 +23,7 @@ def write_metrics(path: str | Path, document: dict) -> None:
         text = _as_text(document)
     except ValueError:  # a number that JSON does not have
         text = _as_text(without_non_finite(document))
-    atomic.write_text(path, text)
+    atomic.write_text(path, text, flush=flush)
 
 
 def _as_text(document: dict) -> str:

@@ -88,6 +88,8 @@ def build_optimizer(
 
 def _parameter_groups(model: nn.Module, weight_decay: float) -> list[dict]:
     trainable = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    if weight_decay == 0.0:  # one group, since every group costs a step of its own
+        return [{"params": trainable, "weight_decay": 0.0}] if trainable else []
     decayed = [parameter for parameter in trainable if parameter.ndim >= 2]
     plain = [parameter for parameter in trainable if parameter.ndim < 2]
     groups = [{"params": decayed, "weight_decay": weight_decay}, {"params": plain, "weight_decay": 0.0}]

@@ -30,8 +30,8 @@ def conflicts(config: Config) -> Iterator[Finding]:
 
 def _in_model(config: Config) -> Iterator[Finding]:
     model = config.model
-    if model.hidden_dims is not None and model.architecture.startswith("resnet"):
-        yield "model.hidden_dims", f"cannot be set for {model.architecture}", "remove it, or use another architecture"
+    if model.hidden_dims is not None and model.architecture.startswith("resnet") and len(model.hidden_dims) != 4:
+        yield "model.hidden_dims", f"must be the widths of the four stages of {model.architecture}", "give four widths"
     if model.architecture_args and ":" not in model.architecture:
         yield (
             "model.architecture_args", f"has no effect on {model.architecture}",

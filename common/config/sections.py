@@ -72,8 +72,8 @@ class Model(Section):
     )
     hidden_dims: Widths | None = Field(
         None,
-        description="Widths of the hidden layers, of `simple_cnn`'s blocks, or of `small_transformer`'s MLPs; "
-        "null takes the architecture's own.",
+        description="Widths of the hidden layers, of `simple_cnn`'s blocks, of a ResNet's four stages, or of "
+        "`small_transformer`'s MLPs; null takes the architecture's own.",
     )
     activation: Activation = Field("relu", description="Non-linearity, where the architecture leaves a choice.")
     pretrained: Line | None = Field(None, description="File of weights to start from; null starts at random.")

@@ -14,6 +14,8 @@ from common.data.dataset import Split
 from common.data.normalization import Normalizer
 
 _SHARE_OF_DEVICE_MEMORY = 0.4
+# Up to this size a split is normalised once and for all, as float32; beyond, batch by batch.
+_MAX_NORMALIZED_BYTES = 256 * 2**20
 
 
 class Batch(NamedTuple):
@@ -61,19 +63,23 @@ class TensorBatches(BatchSource):
     def __init__(self, split: Split, device: torch.device, *, normalizer: Normalizer, pin_memory: bool = False) -> None:
         assert split.inputs is not None
         resident = device.type == "cpu" or _fits(split.inputs, device)
-        self._inputs = split.inputs_on(device) if resident else split.inputs
+        at_once = resident and 4 * split.inputs.numel() <= _MAX_NORMALIZED_BYTES
+        if at_once:
+            self._inputs = split.normalized_on(device, normalizer)
+        else:
+            self._inputs = split.inputs_on(device) if resident else split.inputs
         self._labels = split.labels.to(device)
         self._device = device
         self._resident = resident
-        self._normalizer = normalizer
+        self._normalizer = None if at_once else normalizer
         self._pin_memory = pin_memory and not resident
 
     def batches(self, index_batches: Sequence[Tensor]) -> Iterator[Batch]:
         for indices, device_indices in zip(index_batches, _on_device(index_batches, self._device), strict=True):
-            raw = self._inputs.index_select(0, device_indices if self._resident else indices)
-            if self._pin_memory:
-                raw = raw.pin_memory()
-            inputs = self._normalizer(raw.to(self._device, non_blocking=True))
+            inputs = self._inputs.index_select(0, device_indices if self._resident else indices)
+            if self._normalizer is not None:
+                raw = inputs.pin_memory() if self._pin_memory else inputs
+                inputs = self._normalizer(raw.to(self._device, non_blocking=True))
             yield Batch(indices, inputs, self._labels.index_select(0, device_indices))
 
 

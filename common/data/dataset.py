@@ -88,6 +88,7 @@ class Split:
     file_names: list[str] | None = None
     image_files: ImageFiles | None = None
     _resident: dict[torch.device, Tensor] = field(default_factory=dict, repr=False, compare=False)
+    _normalized: dict[tuple, Tensor] = field(default_factory=dict, repr=False, compare=False)
 
     def inputs_on(self, device: torch.device) -> Tensor:
         """``inputs`` on ``device``, copied there once however many ask for it."""
@@ -95,6 +96,13 @@ class Split:
         if device not in self._resident:
             self._resident[device] = self.inputs.to(device)
         return self._resident[device]
+
+    def normalized_on(self, device: torch.device, normalizer: Normalizer) -> Tensor:
+        """All ``inputs`` normalised, float32 on ``device``; made once, however many ask for the same."""
+        key = (device, *normalizer.key)
+        if key not in self._normalized:
+            self._normalized[key] = normalizer(self.inputs_on(device))
+        return self._normalized[key]
 
     @property
     def num_samples(self) -> int:

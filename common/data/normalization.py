@@ -24,6 +24,8 @@ class Normalizer:
     ) -> None:
         """``num_dims`` is that of one sample: 3 for images, 1 for table rows."""
         self.num_dims = num_dims
+        # Two with the same key do the same.
+        self.key = (num_dims, tuple(mean), tuple(std))
         shape = (len(mean),) + (1,) * (num_dims - 1)
         self._mean = torch.tensor(mean, dtype=torch.float32, device=device).reshape(shape)
         self._std = torch.tensor(std, dtype=torch.float32, device=device).reshape(shape)

@@ -91,7 +91,8 @@ class RunRecorder:
     def write_metrics(self, progress: Progress, status: str, test: Mapping | None = None) -> dict:
         """Write metrics.json as it stands, and return it."""
         document = metrics_document(self._run, progress, status, test)
-        metrics_file.write_metrics(self._folder.metrics, document)
+        # While it runs, a checkpoint holds all that is in the file, and its history would bring it back.
+        metrics_file.write_metrics(self._folder.metrics, document, flush=status != "running")
         return document
 
 

@@ -160,10 +160,7 @@ class Trainer:
             # Each step keeps its place, so that a position within the epoch means the same as before.
             bad = torch.tensor(excluded)
             steps = [step[~torch.isin(step, bad)] for step in steps]
-        micro_size = self._progress.micro_batch_size or settings.batch_size
-        # In even parts: a last one of a single sample would be too little for batch norm.
-        cut = [step.tensor_split(max(1, -(-len(step) // micro_size))) for step in steps]
-        return [[part for part in parts if len(part)] for parts in cut]
+        return [_in_even_parts(step, self._progress.micro_batch_size or settings.batch_size) for step in steps]
 
     def _count_step(self, result: StepResult) -> None:
         progress = self._progress
@@ -225,3 +222,10 @@ class Trainer:
             progress.finished = "completed"
         progress.begin_next_epoch()
         self._recorder.epoch_done(progress, self._saver.save_epoch())
+
+
+def _in_even_parts(step: Tensor, largest: int) -> list[Tensor]:
+    """The samples of a step in as few micro-batches as may be. A last one of one would be too little for batch norm."""
+    if len(step) <= largest:
+        return [step] if len(step) else []
+    return list(step.tensor_split(-(-len(step) // largest)))

@@ -10,19 +10,28 @@ from collections.abc import Sequence
 from torch import Tensor, nn
 
 from common.choices import unknown_name
-from common.models.layers import SpatialMean, require_image
+from common.exits import UsageError
+from common.models.layers import SpatialMean, require_image, widths
 
 # Below this many pixels a side, ImageNet's stem (which divides by 4 at once) leaves too little of the image.
 SMALL_INPUT_SIDE = 64
 STEM_MIN_SIDE = {"imagenet": 32, "small": 8}
+DEFAULT_WIDTHS = (64, 128, 256, 512)
 
 
 def build_resnet18(
-    *, input_shape: Sequence[int], num_classes: int, dropout: float = 0.0, stem: str | None = None
+    *,
+    input_shape: Sequence[int],
+    num_classes: int,
+    dropout: float = 0.0,
+    hidden_dims: Sequence[int] | None = None,
+    stem: str | None = None,
 ) -> nn.Module:
     """ResNet-18. Input (B, C, H, W), output logits (B, num_classes); dropout comes before ``fc``.
 
     Args:
+        hidden_dims: channels of the four stages, and of the stem those of the first; 64, 128, 256 and 512 as in the
+            paper where not given. A quarter of that trains on a laptop.
         stem: ``imagenet`` (7 x 7 convolution of stride 2 and max pooling, torchvision's) or ``small`` (3 x 3 of
             stride 1, no pooling, as is usual on CIFAR). By default ``small`` where a side is below 64 pixels. The
             parameter names are the same; only the shape of ``conv1.weight`` differs.
@@ -30,23 +39,33 @@ def build_resnet18(
         UsageError: not an image, too small for the stem, or no such stem.
     """
     stem, channels = _checked_stem("resnet18", input_shape, stem)
-    return ResNet(BasicBlock, (2, 2, 2, 2), stem, channels, num_classes, dropout)
+    return ResNet(BasicBlock, (2, 2, 2, 2), stage_widths("resnet18", hidden_dims), stem, channels, num_classes, dropout)
 
 
 def build_resnet34(
-    *, input_shape: Sequence[int], num_classes: int, dropout: float = 0.0, stem: str | None = None
+    *,
+    input_shape: Sequence[int],
+    num_classes: int,
+    dropout: float = 0.0,
+    hidden_dims: Sequence[int] | None = None,
+    stem: str | None = None,
 ) -> nn.Module:
     """ResNet-34, otherwise as ``build_resnet18``."""
     stem, channels = _checked_stem("resnet34", input_shape, stem)
-    return ResNet(BasicBlock, (3, 4, 6, 3), stem, channels, num_classes, dropout)
+    return ResNet(BasicBlock, (3, 4, 6, 3), stage_widths("resnet34", hidden_dims), stem, channels, num_classes, dropout)
 
 
 def build_resnet50(
-    *, input_shape: Sequence[int], num_classes: int, dropout: float = 0.0, stem: str | None = None
+    *,
+    input_shape: Sequence[int],
+    num_classes: int,
+    dropout: float = 0.0,
+    hidden_dims: Sequence[int] | None = None,
+    stem: str | None = None,
 ) -> nn.Module:
     """ResNet-50, otherwise as ``build_resnet18``."""
     stem, channels = _checked_stem("resnet50", input_shape, stem)
-    return ResNet(Bottleneck, (3, 4, 6, 3), stem, channels, num_classes, dropout)
+    return ResNet(Bottleneck, (3, 4, 6, 3), stage_widths("resnet50", hidden_dims), stem, channels, num_classes, dropout)
 
 
 class ResNet(nn.Module):
@@ -56,6 +75,7 @@ class ResNet(nn.Module):
         self,
         block: type[BasicBlock] | type[Bottleneck],
         blocks_per_stage: Sequence[int],
+        widths: Sequence[int],
         stem: str,
         channels: int,
         num_classes: int,
@@ -63,17 +83,17 @@ class ResNet(nn.Module):
     ) -> None:
         super().__init__()
         if stem == "imagenet":
-            self.conv1 = nn.Conv2d(channels, 64, kernel_size=7, stride=2, padding=3, bias=False)
+            self.conv1 = nn.Conv2d(channels, widths[0], kernel_size=7, stride=2, padding=3, bias=False)
             # These windows overlap, but the CUDA backward gathers over them, without atomic additions whose order
             # would vary (ATen's DilatedMaxPool2d.cu).
             self.maxpool: nn.Module = nn.MaxPool2d(kernel_size=3, stride=2, padding=1)
         else:
-            self.conv1 = nn.Conv2d(channels, 64, kernel_size=3, padding=1, bias=False)
+            self.conv1 = nn.Conv2d(channels, widths[0], kernel_size=3, padding=1, bias=False)
             self.maxpool = nn.Identity()
-        self.bn1 = nn.BatchNorm2d(64)
+        self.bn1 = nn.BatchNorm2d(widths[0])
         self.relu = nn.ReLU(inplace=True)
-        in_channels = 64
-        for number, (depth, stage_channels) in enumerate(zip(blocks_per_stage, (64, 128, 256, 512), strict=True), 1):
+        in_channels = widths[0]
+        for number, (depth, stage_channels) in enumerate(zip(blocks_per_stage, widths, strict=True), 1):
             stride = 1 if number == 1 else 2
             self.add_module(f"layer{number}", _stage(block, in_channels, stage_channels, depth, stride))
             in_channels = stage_channels * block.expansion
@@ -149,6 +169,19 @@ def _stage(
         )
     first = block(in_channels, channels, stride, downsample)
     return nn.Sequential(first, *(block(out_channels, channels, 1, None) for _ in range(depth - 1)))
+
+
+def stage_widths(architecture: str, hidden_dims: Sequence[int] | None) -> Sequence[int]:
+    """Channels of the four stages.
+
+    Raises:
+        UsageError: ``hidden_dims`` are not four.
+    """
+    chosen = widths(hidden_dims, DEFAULT_WIDTHS)
+    if len(chosen) != len(DEFAULT_WIDTHS):
+        raise UsageError(f"{architecture} has four stages, so give four widths, not {len(chosen)}",
+                         field="model.hidden_dims")  # fmt: skip
+    return chosen
 
 
 def _checked_stem(architecture: str, input_shape: Sequence[int], stem: str | None) -> tuple[str, int]:

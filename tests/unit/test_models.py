@@ -108,8 +108,6 @@ def test_arguments_out_of_range_name_their_field(changes, field):
 
 
 def test_a_setting_that_would_do_nothing_is_refused():
-    with pytest.raises(UsageError, match="`resnet18` takes no hidden_dims; leave it out"):
-        build_model("resnet18", input_shape=(3, 32, 32), num_classes=3, hidden_dims=[64])
     with pytest.raises(UsageError, match="`resnet18` takes no activation; leave it out"):
         build_model("resnet18", input_shape=(3, 32, 32), num_classes=3, activation="gelu")
 
@@ -121,6 +119,15 @@ def test_hidden_dims_shape_the_networks():
     assert [module.out_channels for module in cnn.modules() if isinstance(module, nn.Conv2d)] == [2, 4, 8, 16]
     transformer = build_model("small_transformer", input_shape=(4,), num_classes=3, hidden_dims=[10, 20, 30])
     assert [block.mlp[0].out_features for block in transformer.blocks] == [10, 20, 30]
+
+
+def test_a_resnet_as_wide_as_asked_for():
+    narrow = build_model("resnet50", input_shape=(3, 16, 16), num_classes=3, hidden_dims=[2, 3, 4, 5])
+    stages = [narrow.layer1, narrow.layer2, narrow.layer3, narrow.layer4]
+    assert [narrow.conv1.out_channels, *(stage[-1].conv1.out_channels for stage in stages)] == [2, 2, 3, 4, 5]
+    assert narrow.fc.in_features == 20
+    with pytest.raises(UsageError, match="four stages, so give four widths, not 1"):
+        build_model("resnet18", input_shape=(3, 32, 32), num_classes=3, hidden_dims=[64])
 
 
 def test_the_small_cnn_is_small():
