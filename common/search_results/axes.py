@@ -228,7 +228,10 @@ def _scale_of(values: Sequence[float]) -> Scale:
 
 
 def _distinct(values: Iterable[Any]) -> list[Any]:
-    return list({_key(value): value for value in reversed(list(values))}.values())[::-1]
+    found: dict[str, Any] = {}
+    for value in values:
+        found.setdefault(_key(value), value)
+    return list(found.values())
 
 
 def _key(value: Any) -> str:

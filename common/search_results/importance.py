@@ -24,8 +24,8 @@ METHOD = (
     "random forest on the ranks of the scores, permutation importance on the trials that a tree did not see; "
     "the chance level is what 95% of forests stay below that are trained on shuffled scores"
 )
-_NUM_TREES = 60
-_NUM_SHUFFLED = 40
+_NUM_TREES = 40
+_NUM_SHUFFLED = 30
 _CHANCE_QUANTILE = 0.95
 _SWITCHED_OFF = -1.0
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 from common.atomic import write_text
@@ -26,6 +27,7 @@ def write_results(folder: Path, study: StudyRecord, base: LoadedConfig) -> list[
         InputFileError: the base and the winner's hyperparameters together are no valid config.
         OSError: a file cannot be written.
     """
+    study = replace(study, trials=sorted(study.trials, key=lambda trial: trial.number))
     write_trials(folder, study)
     report, best = folder / "search_results.md", folder / "best_config.yaml"
     if study.winner is None:
