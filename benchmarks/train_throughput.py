@@ -6,7 +6,7 @@ checkpoint after every epoch, and take turns in one process, so that what else t
 sample counts once it was trained on; the time is that of the whole loop, evaluation and checkpoints included. On a
 machine with other work the ratio by processor time means more than that by the clock.
 
-    python benchmarks/train_throughput.py                 # both cases
+    python benchmarks/train_throughput.py                 # both cases; the small one on 1 thread, as configured
     python benchmarks/train_throughput.py --case digits --rounds 9 --threads 2
 """
 
@@ -48,14 +48,16 @@ class Case:
 
     name: str
     epochs: int
+    threads: int
     overrides: tuple[str, ...]
 
 
 CASES = {
-    "digits": Case("digits, simple_cnn, batch 32", 10, ("training.batch_size=32", "training.channels_last=true")),
+    "digits": Case("digits, simple_cnn, batch 32", 10, 1, ("training.batch_size=32", "training.channels_last=true")),
     "resnet": Case(
         "3x32x32 images, a ResNet-18 of a quarter of the width, batch 128",
         1,
+        os.cpu_count() or 1,
         (
             "training.batch_size=128",
             "model.architecture=resnet18",
@@ -71,11 +73,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--case", choices=sorted(CASES), nargs="+", default=sorted(CASES))
     parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--threads", type=int, default=os.cpu_count())
+    parser.add_argument("--threads", type=int, help="of both; by default 1 for the digits, else one per core")
     args = parser.parse_args()
-    print(f"torch {torch.__version__}, {args.threads} threads, {args.rounds} rounds")
     for name in args.case:
-        measure(CASES[name], args.rounds, args.threads)
+        threads = args.threads or CASES[name].threads
+        print(f"{CASES[name].name}; torch {torch.__version__}, {threads} threads, {args.rounds} rounds")
+        measure(CASES[name], args.rounds, threads)
 
 
 def measure(case: Case, rounds: int, threads: int) -> None:
@@ -94,7 +97,7 @@ def measure(case: Case, rounds: int, threads: int) -> None:
         for number in range(rounds + 1):
             ours.append(our_rate(loaded, number))
             theirs.append(hand_written_rate(loaded.config, dataset, case.epochs))
-        report(case, ours[1:], theirs[1:])
+        report(ours[1:], theirs[1:])
 
 
 class Stopwatch:
@@ -120,8 +123,7 @@ class Rate:
     by_processor: float
 
 
-def report(case: Case, ours: list[Rate], theirs: list[Rate]) -> None:
-    print(case.name)
+def report(ours: list[Rate], theirs: list[Rate]) -> None:
     for name in ("by_clock", "by_processor"):
         report_rates(name.replace("_", " "), [getattr(r, name) for r in ours], [getattr(r, name) for r in theirs])
 
