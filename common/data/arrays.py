@@ -68,7 +68,7 @@ def data_from_arrays(
         InputFileError: names, shapes, types or labels are not as described.
     """
     parts = _part_names(arrays, where)
-    inputs = {part: _inputs(np.asarray(arrays[x]), x, where) for part, (x, _) in parts.items()}
+    inputs = _pixels({part: _inputs(np.asarray(arrays[x]), x, where) for part, (x, _) in parts.items()})
     if not all(len(array) for array in inputs.values()):
         raise InputFileError("holds an array without rows", path=where, hint="leave such a part out")
     known_names = _class_names(arrays, where) or (request.expected and request.expected.class_names)
@@ -125,18 +125,39 @@ def _inputs(array: np.ndarray, name: str, where: str | Path) -> np.ndarray:
         array = array.transpose(0, 3, 1, 2)
     if array.shape[1] not in (1, 3):
         raise InputFileError(f"{name}: images need 1 or 3 channels; its shape is {array.shape}", path=where)
-    return np.ascontiguousarray(_pixels(array))
+    return array
 
 
-def _pixels(array: np.ndarray) -> np.ndarray:
+def _pixels(inputs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """Images as uint8 where their values are bytes, else float32; all parts are taken to be on one scale."""
+    own_scale = (np.uint8, np.uint16, np.bool_)
+    images = [array for array in inputs.values() if array.ndim == 4 and array.dtype not in own_scale]
+    are_bytes = all(map(_holds_bytes, images)) and any((array > 1).any() for array in images)
+    return {
+        part: np.ascontiguousarray(_part_pixels(array, are_bytes)) if array.ndim == 4 else array
+        for part, array in inputs.items()
+    }
+
+
+def _holds_bytes(array: np.ndarray) -> bool:
+    """Whether every value that is a number at all is a whole one from 0 to 255."""
+    if array.dtype.kind != "f":
+        return array.size == 0 or (array.min() >= 0 and array.max() <= 255)
+    values = array[np.isfinite(array)]
+    return bool(((values >= 0) & (values <= 255) & (values == np.floor(values))).all())
+
+
+def _part_pixels(array: np.ndarray, are_bytes: bool) -> np.ndarray:
     if array.dtype == np.uint8:
         return array
     if array.dtype == np.bool_:
         return array.astype(np.uint8) * np.uint8(255)
     if array.dtype == np.uint16:
         return to_float32(array) / np.float32(65535)
-    if array.size and array.max() > 1 and array.min() >= 0 and array.max() <= 255 and np.all(array == np.floor(array)):
-        return array.astype(np.uint8)
+    if are_bytes:
+        # What is no number can be no byte; the rest of its part stays on the scale that bytes are brought to.
+        is_whole = array.dtype.kind != "f" or np.isfinite(array).all()
+        return array.astype(np.uint8) if is_whole else to_float32(array) / np.float32(255)
     return to_float32(array)
 
 

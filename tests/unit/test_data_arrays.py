@@ -80,6 +80,22 @@ def test_pixel_types(tmp_path, pixels, dtype, expected):
     assert any("outside 0 to 1" in notice for notice in dataset.notices) == (expected[0] < 0)
 
 
+@pytest.mark.parametrize("bad", [np.nan, np.inf])
+def test_one_pixel_that_is_no_number_leaves_all_parts_on_one_scale(tmp_path, bad):
+    x = np.random.default_rng(0).integers(0, 256, size=(40, 4, 4)).astype(np.float64)
+    damaged = x.copy()
+    damaged[3, 1, 1] = bad
+    y = np.arange(40) % 2
+    dataset = load_dataset("npz", root=saved(tmp_path, x_train=damaged, y_train=y, x_val=x, y_val=y))
+    normalize = dataset.normalizer()
+    train, val = (normalize(dataset.splits[name].inputs) for name in ("train", "val"))
+    names = [dataset.splits["train"].sample_name(row) for row in range(len(train))]
+    rows = [int(name[len("x_train[") : -1]) for name in names]
+    finite = [number for number, row in enumerate(rows) if row != 3]
+    assert torch.equal(train[finite], val[[rows[number] for number in finite]])
+    assert [problem.kind for problem in dataset.problems if problem.severity == "error"] == ["non_finite"]
+
+
 @pytest.mark.parametrize("labels", [np.array(["cat", "ant"] * 10), np.array([b"cat", b"ant"] * 10)])
 def test_text_labels_are_sorted_and_numbered(tmp_path, labels):
     dataset = load_dataset("npz", root=saved(tmp_path, x=table(20)[0], y=labels))
