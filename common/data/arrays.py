@@ -67,7 +67,7 @@ def data_from_arrays(
     Raises:
         InputFileError: names, shapes, types or labels are not as described.
     """
-    parts = _part_names(arrays, where)
+    parts = _part_names(arrays, where, may_lack_training=request.expected is not None)
     inputs = _pixels({part: _inputs(np.asarray(arrays[x]), x, where) for part, (x, _) in parts.items()})
     if not all(len(array) for array in inputs.values()):
         raise InputFileError("holds an array without rows", path=where, hint="leave such a part out")
@@ -95,9 +95,11 @@ def data_from_arrays(
     return data
 
 
-def _part_names(arrays: Mapping[str, np.ndarray], where: str | Path) -> dict[str, tuple[str, str]]:
+def _part_names(
+    arrays: Mapping[str, np.ndarray], where: str | Path, *, may_lack_training: bool
+) -> dict[str, tuple[str, str]]:
     candidates = {part: (f"x_{part}", f"y_{part}") for part in ("train", "val", "test")}
-    if "x_train" not in arrays:
+    if "x_train" not in arrays and not (may_lack_training and "x_test" in arrays):
         candidates = {UNSPLIT: ("x", "y")}
     found = {part: pair for part, pair in candidates.items() if any(name in arrays for name in pair)}
     missing = [name for pair in found.values() for name in pair if name not in arrays]

@@ -69,14 +69,16 @@ def test_images_of_another_size_are_left_out_or_refused(digits, tmp_path):
     assert loaded.problems[0].examples == ("3/a.png (is 9x9, not 8x8 pixels)",)
 
 
-def test_tables_and_arrays(tmp_path):
+@pytest.mark.parametrize("has_training", [True, False])
+def test_tables_and_arrays(tmp_path, has_training):
     path = tmp_path / "table.csv"
     path.write_text("a,class\n" + "\n".join(f"{i},{'xyz'[i % 3]}" for i in range(30)) + "\n")
     dataset = load_dataset("csv", root=path)
     path.write_text("a,class\n5,z\n7,x\n")
     split = load_test_set(path, **spec(dataset)).splits["test"]
     assert split.labels.tolist() == [2, 0] and split.inputs.tolist() == [[5.0], [7.0]]
-    np.savez(tmp_path / "a.npz", x_train=[[1.0]], y_train=[0], x_test=[[2.0], [3.0]], y_test=[2, 1])
+    training = {"x_train": [[1.0]], "y_train": [0]} if has_training else {}
+    np.savez(tmp_path / "a.npz", **training, x_test=[[2.0], [3.0]], y_test=[2, 1])
     split = load_test_set(tmp_path / "a.npz", **spec(dataset)).splits["test"]
     assert split.labels.tolist() == [2, 1] and split.inputs.tolist() == [[2.0], [3.0]]
 
