@@ -115,7 +115,7 @@ class TrainingStep:
             MicroBatchTooLargeError: out of memory, before any weight is touched.
         """
         self._scheduler.before_step(step)
-        self._clear_gradients()
+        self._optimizer.zero_grad(set_to_none=True)
         if probe is not None:
             probe.before_backward()
         losses, indices = [], []
@@ -132,7 +132,7 @@ class TrainingStep:
 
     def release_memory(self) -> None:
         """Let go of the gradients of a step that was not finished."""
-        self._clear_gradients()
+        self._optimizer.zero_grad(set_to_none=True)
 
     def _backward(self, micro: MicroBatch, num_samples: int, epoch: int, *, is_last: bool) -> Tensor:
         """Add the gradient of one micro-batch; returns its summed loss."""
@@ -194,11 +194,6 @@ class TrainingStep:
             self._optimizer.step()
         if self._ema is not None:
             self._ema.update(self._averaged_model)
-
-    def _clear_gradients(self) -> None:
-        """As ``zero_grad`` does, without its bookkeeping, which takes as long as a small layer."""
-        for parameter in self._parameters:
-            parameter.grad = None
 
     def _gradients(self) -> list[Tensor]:
         return [parameter.grad for parameter in self._parameters if parameter.grad is not None]
