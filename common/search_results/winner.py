@@ -59,13 +59,27 @@ def num_lost(entry: Confirmation) -> int:
 def _shrunk_mean(values: Sequence[float], rivals: Sequence[Sequence[float]]) -> float:
     """The mean of ``values``, drawn to the mean of all rivals by the share of their differences that is chance.
 
-    The share is the variance of a mean over the seeds, as the seeds of each rival tell it, over the variance of the
-    rivals' means. Source: empirical Bayes for normal means, Efron and Morris 1975, doi:10.1080/01621459.1975.10479864.
+    The share is the variance of a mean over the seeds over the variance of the rivals' means. What a seed does to all
+    of them alike favours none, so it does not count. Source: empirical Bayes for normal means, Efron and Morris 1975,
+    doi:10.1080/01621459.1975.10479864.
     """
     means = [fmean(rival) for rival in rivals]
-    within = [variance(rival) for rival in rivals if len(rival) > 1]
-    if len(means) < 2 or not within:
+    noise = _noise_variance(rivals)
+    if noise is None:
         return fmean(values)
-    between, chance = variance(means), fmean(within) / len(values)
+    between, chance = variance(means), noise / len(values)
     share = min(1.0, chance / between) if between > 0 else 1.0
     return fmean(means) + (1.0 - share) * (fmean(values) - fmean(means))
+
+
+def _noise_variance(rivals: Sequence[Sequence[float]]) -> float | None:
+    """The variance of a score that neither its configuration nor its seed explains (two-way analysis of variance);
+    None where it takes more configurations or seeds to tell, or where they were trained with different numbers."""
+    num_seeds = {len(rival) for rival in rivals}
+    if len(rivals) < 2 or len(num_seeds) > 1 or 1 in num_seeds:
+        return None
+    means, seed_means = [fmean(rival) for rival in rivals], [fmean(column) for column in zip(*rivals, strict=True)]
+    squares = ((value - mean - seed_mean + fmean(means)) ** 2
+               for rival, mean in zip(rivals, means, strict=True)
+               for value, seed_mean in zip(rival, seed_means, strict=True))  # fmt: skip
+    return sum(squares) / ((len(rivals) - 1) * (len(seed_means) - 1))
