@@ -25,8 +25,8 @@ def next_steps(study: StudyRecord, folder: Path) -> str:
                  f"{markdown.code_block(_commands(study, folder), 'bash')}")  # fmt: skip
     if study.epochs is not None:
         parts.append(f"best_config.yaml has the {study.epochs} epochs of the trials; `--epochs` trains it for longer.")
-    parts += [f"The winner has {edge}. Better ones may lie beyond; widen it in the search space."
-              for edge in edges(study)]  # fmt: skip
+    if found := edges(study):
+        parts.append(f"The winner has {'; '.join(found)}. Better ones may lie beyond: widen the search space there.")
     return "\n\n".join(parts)
 
 
