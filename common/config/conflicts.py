@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from pydantic import BaseModel
+
 from common.config.field_types import direction_of
 from common.config.sections import Config
 
@@ -41,10 +43,11 @@ def _in_model(config: Config) -> Iterator[Finding]:
 
 def _in_optimizer(config: Config) -> Iterator[Finding]:
     optimizer = config.optimizer
-    explicit = optimizer.model_fields_set
-    if "momentum" in explicit and optimizer.type != "sgd":
+    # A config that a tool wrote out in full has the defaults of what it makes no use of.
+    chosen = {name for name in optimizer.model_fields_set if _is_not_default(optimizer, name)}
+    if "momentum" in chosen and optimizer.type != "sgd":
         yield "optimizer.momentum", f"has no effect on {optimizer.type}", "remove it, or use sgd"
-    if "betas" in explicit and optimizer.type not in {"adam", "adamw"}:
+    if "betas" in chosen and optimizer.type not in {"adam", "adamw"}:
         yield "optimizer.betas", f"has no effect on {optimizer.type}", "remove it, or use adam or adamw"
     if optimizer.nesterov and optimizer.type != "sgd":
         yield "optimizer.nesterov", f"has no effect on {optimizer.type}", "remove it, or use sgd"
@@ -91,7 +94,7 @@ def _in_data(config: Config) -> Iterator[Finding]:
     if data.num_workers == 0:
         if data.persistent_workers:
             yield "data.persistent_workers", "true has no effect with num_workers: 0", "set num_workers, or remove it"
-        if "prefetch_factor" in data.model_fields_set and data.prefetch_factor != 2:
+        if _is_not_default(data, "prefetch_factor"):
             yield "data.prefetch_factor", "has no effect with num_workers: 0", "set num_workers, or remove it"
     if data.label_column is not None and data.source not in {"csv", "parquet"} and ":" not in data.source:
         yield "data.label_column", f"has no effect on {data.source}", "remove it"
@@ -160,3 +163,7 @@ def _in_export(config: Config) -> Iterator[Finding]:
         yield "export.formats", "empty, but export.enabled is true", "list a format, such as onnx"
     if export.quantization.enabled and not export.enabled:
         yield "export.quantization.enabled", "true, but export.enabled is false", "enable the export"
+
+
+def _is_not_default(section: BaseModel, name: str) -> bool:
+    return getattr(section, name) != type(section).model_fields[name].default

@@ -70,7 +70,9 @@ def test_the_resolved_config_says_where_it_comes_from_and_reads_back(workplace, 
     text = (run.path / "config.yaml").read_text()
     assert text.startswith("# ") and "results_baseline.yaml" in text.split("model:")[0]
     original = load_config(workplace / "results_baseline.yaml", mode="baseline").config
-    assert load_config(run.path / "config.yaml").config == original
+    again = load_config(run.path / "config.yaml")
+    assert again.config == original
+    assert not any("has no effect" in notice for notice in again.notices), "nobody chose what is a default"
     assert config_from_mapping(run.checkpoint()["config"], "checkpoint") == original
     assert run.config["experiment"]["name"] == "ein Versuch: größer"
     assert run.config["checkpointing"]["save_last"] is True, "defaults are written out"
