@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import OrderedDict
 from collections.abc import Sequence
 
-from torch import nn
+from torch import Tensor, nn
 
 from common.models.layers import LayerStack, make_activation, require_image, widths
 
@@ -24,7 +24,7 @@ def build_cnn(
     hidden_dims: Sequence[int] | None = None,
     activation: str = "relu",
 ) -> nn.Module:
-    """Blocks of 3 x 3 convolution, batch norm, pooling and activation, halving the map while it is at least 4 x 4.
+    """Blocks of 3 x 3 convolution, batch norm and activation, each halving the map while it is at least 4 x 4.
 
     Input (B, C, H, W), output logits (B, num_classes). ``hidden_dims`` are the blocks' channels; dropout comes before
     the classifier. Pooling windows do not overlap, so the backward on CUDA is deterministic.
@@ -59,9 +59,26 @@ def _block(in_channels: int, out_channels: int, activation: str, halve: bool) ->
         nn.Conv2d(in_channels, out_channels, kernel_size=3, padding=1, bias=False),
         nn.BatchNorm2d(out_channels),
     ]
-    # The activation comes last: of a rising one the maximum is the same, and it has a quarter of the work.
-    pooling = [nn.MaxPool2d(2)] if halve else []
-    return nn.Sequential(*layers, *pooling, make_activation(activation))
+    active = make_activation(activation)
+    return nn.Sequential(*layers, ActivationAndPooling(active) if halve else active)
+
+
+class ActivationAndPooling(nn.Module):
+    """Activation, then maxima of 2 x 2.
+
+    ReLU and maximum give the same in either order, and the same gradients. Pooling first leaves a quarter of the work,
+    so that is the order in training; in evaluation runtimes fuse the activation with the convolution before it.
+    """
+
+    def __init__(self, activation: nn.Module) -> None:
+        super().__init__()
+        self.activation = activation
+        self.pool = nn.MaxPool2d(2)
+
+    def forward(self, x_BCHW: Tensor) -> Tensor:
+        if self.training and isinstance(self.activation, nn.ReLU):
+            return self.activation(self.pool(x_BCHW))
+        return self.pool(self.activation(x_BCHW))
 
 
 def _quadrant_means(height: int, width: int) -> nn.Module:

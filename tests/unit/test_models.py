@@ -8,7 +8,7 @@ from torch import nn
 
 from common.exits import Exit, UsageError
 from common.models import ARCHITECTURES, build_model, count_parameters
-from common.models.cnn import default_widths
+from common.models.cnn import ActivationAndPooling, default_widths
 from common.models.transformer import default_patch_size
 
 IMAGE_SHAPES = [(1, 8, 8), (3, 9, 14), (1, 28, 28), (3, 33, 40), (3, 64, 64)]
@@ -196,3 +196,15 @@ def test_compiling_reaches_the_layers(architecture):
     model.compile(backend=counted)
     model(torch.zeros(2, 1, 8, 8))
     assert graphs
+
+
+def test_pooling_before_or_after_the_activation_is_the_same_to_the_bit():
+    block = ActivationAndPooling(nn.ReLU())
+    x = torch.randn(4, 3, 6, 6, generator=torch.Generator().manual_seed(0)).requires_grad_()
+    weights = torch.randn(4, 3, 3, 3, generator=torch.Generator().manual_seed(1))
+    results = []
+    for is_training in (True, False):
+        output = block.train(is_training)(x)
+        (gradient,) = torch.autograd.grad((output * weights).sum(), x)
+        results.append((output, gradient))
+    assert torch.equal(results[0][0], results[1][0]) and torch.equal(results[0][1], results[1][1])
