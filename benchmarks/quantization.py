@@ -53,6 +53,7 @@ class Case:
 CASES = {
     "cnn8": Case("simple_cnn", 8, 5, {}),
     "cnn32": Case("simple_cnn", 32, 3, {}),
+    "cnn64": Case("simple_cnn", 64, 2, {}),
     "resnet18": Case("resnet18", 32, 1, {}),
     "transformer": Case("small_transformer", 8, 5, {}),
     "mlp": Case("simple_mlp", 8, 5, {"hidden_dims": [512, 512]}),
