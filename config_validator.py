@@ -18,6 +18,7 @@ EXAMPLES = """\
   python config_validator.py --config configs/training_config.yaml
   python config_validator.py --config configs/*.yaml --strict
   python config_validator.py --config configs/training_config.yaml --mode production
+  python config_validator.py --config configs/search_space.yaml
   python config_validator.py --config configs/training_config.yaml --format github
   python config_validator.py --print-schema > configs/schema.json
 """
@@ -29,7 +30,7 @@ GITHUB_LIMIT = 10  # annotations that GitHub shows of one step
 def make_parser() -> argparse.ArgumentParser:
     """The command line."""
     parser = new_parser(
-        "Check training configs: syntax, required sections and fields, types, ranges, fixed seed. "
+        "Check training configs: syntax, required sections and fields, types, ranges, fixed seed; and search spaces. "
         "Exit code 0: valid; 1: not valid; 3: a file cannot be read.",
         EXAMPLES,
     )

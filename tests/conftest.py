@@ -29,3 +29,15 @@ def as_anyone():
     if shutil.which("setpriv") is None or subprocess.run([*command, "true"], capture_output=True).returncode != 0:
         pytest.skip("root passes by all permissions here, and cannot give that up")
     return command
+
+
+@pytest.fixture(scope="module")
+def server():
+    """A PostgreSQL server of the test's own; without PostgreSQL the test is skipped, and says so."""
+    from tests import postgresql_server
+
+    if (reason := postgresql_server.missing()) is not None:
+        pytest.skip(reason)
+    server = postgresql_server.PostgresqlServer()
+    yield server
+    server.close()

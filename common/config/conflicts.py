@@ -43,11 +43,9 @@ def _in_model(config: Config) -> Iterator[Finding]:
 
 def _in_optimizer(config: Config) -> Iterator[Finding]:
     optimizer = config.optimizer
-    # A config that a tool wrote out in full has the defaults of what it makes no use of.
-    chosen = {name for name in optimizer.model_fields_set if _is_not_default(optimizer, name)}
-    if "momentum" in chosen and optimizer.type != "sgd":
+    if _is_not_default(optimizer, "momentum") and optimizer.type != "sgd":
         yield "optimizer.momentum", f"has no effect on {optimizer.type}", "remove it, or use sgd"
-    if "betas" in chosen and optimizer.type not in {"adam", "adamw"}:
+    if _is_not_default(optimizer, "betas") and optimizer.type not in {"adam", "adamw"}:
         yield "optimizer.betas", f"has no effect on {optimizer.type}", "remove it, or use adam or adamw"
     if optimizer.nesterov and optimizer.type != "sgd":
         yield "optimizer.nesterov", f"has no effect on {optimizer.type}", "remove it, or use sgd"
@@ -166,4 +164,5 @@ def _in_export(config: Config) -> Iterator[Finding]:
 
 
 def _is_not_default(section: BaseModel, name: str) -> bool:
+    """Whether somebody chose the value; a config that a tool wrote out in full has the default of every field."""
     return getattr(section, name) != type(section).model_fields[name].default

@@ -62,8 +62,9 @@ class TensorBatches(BatchSource):
 
     def __init__(self, split: Split, device: torch.device, *, normalizer: Normalizer, pin_memory: bool = False) -> None:
         assert split.inputs is not None
-        resident = device.type == "cpu" or _fits(split.inputs, device)
-        at_once = resident and 4 * split.inputs.numel() <= _MAX_NORMALIZED_BYTES
+        resident = _fits(split.inputs.nbytes, device)
+        normalized_bytes = 4 * split.inputs.numel()
+        at_once = normalized_bytes <= _MAX_NORMALIZED_BYTES and _fits(normalized_bytes, device)
         if at_once:
             self._inputs = split.normalized_on(device, normalizer)
         else:
@@ -118,11 +119,11 @@ def make_batches(
     )
 
 
-def _fits(inputs: Tensor, device: torch.device) -> bool:
+def _fits(num_bytes: int, device: torch.device) -> bool:
     if device.type != "cuda":
         return True
     free_bytes, _ = torch.cuda.mem_get_info(device)
-    return inputs.nbytes <= _SHARE_OF_DEVICE_MEMORY * free_bytes
+    return num_bytes <= _SHARE_OF_DEVICE_MEMORY * free_bytes
 
 
 def _on_device(index_batches: Sequence[Tensor], device: torch.device) -> Sequence[Tensor]:

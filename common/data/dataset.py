@@ -101,7 +101,8 @@ class Split:
         """All ``inputs`` normalised, float32 on ``device``; made once, however many ask for the same."""
         key = (device, *normalizer.key)
         if key not in self._normalized:
-            self._normalized[key] = normalizer(self.inputs_on(device))
+            assert self.inputs is not None
+            self._normalized[key] = normalizer(self.inputs.to(device))
         return self._normalized[key]
 
     @property

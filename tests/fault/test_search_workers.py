@@ -16,7 +16,6 @@ import pytest
 from common.search.ledger import open_ledger, study_names
 from common.search.owners import pid_of
 from common.search.storage import Storage, storage_url
-from tests import postgresql_server
 from tests.searches import document_of, outcome_of, run_search, search_command, start_search
 from tests.training_runs import STOPPABLE, wait_until
 
@@ -37,15 +36,6 @@ def expected(tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(tmp_path_factory.mktemp("undisturbed"))
         return outcome_of(run_search(*OPTIONS, **CHANGES))
-
-
-@pytest.fixture(scope="module")
-def server():
-    if (reason := postgresql_server.missing()) is not None:
-        pytest.skip(reason)
-    server = postgresql_server.PostgresqlServer()
-    yield server
-    server.close()
 
 
 def standing_still(folder: Path, *arguments: object, **options) -> subprocess.Popen:

@@ -17,21 +17,11 @@ from common.search.ledger import open_ledger
 from common.search.owners import is_known_dead, new_owner
 from common.search.storage import Storage, shown_url, storage_url
 from common.search_results.records import SpaceEntry
-from tests import postgresql_server
 from tests.search_definitions import ENTRIES, definition, take_many
 
 SPACE = {entry.path: entry for entry in ENTRIES}
 PARAMS = {"optimizer.learning_rate": 0.01, "training.batch_size": 32}
 DONE = {"state": "complete", "value": 91.5, "message": None}
-
-
-@pytest.fixture(scope="module")
-def server():
-    if (reason := postgresql_server.missing()) is not None:
-        pytest.skip(reason)
-    server = postgresql_server.PostgresqlServer()
-    yield server
-    server.close()
 
 
 @pytest.fixture(params=["sqlite", "postgresql"])
