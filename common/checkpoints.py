@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import copy
 import hashlib
 import io
 import pickle
 from collections.abc import Collection, Mapping
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -27,6 +29,19 @@ def state_sha256(state: Mapping[str, Tensor]) -> str:
         flat = tensor.detach().cpu().contiguous().view(-1)
         digest.update(memoryview(flat.view(torch.uint8).numpy()))
     return digest.hexdigest()
+
+
+def snapshot(value: Any) -> Any:
+    """The same nested value with every tensor copied to the CPU, so that going on with the training leaves it alone."""
+    if isinstance(value, Tensor):
+        return value.detach().to("cpu", copy=True)
+    if isinstance(value, dict):
+        copied = copy.copy(value)  # a state dict's own type and metadata stay
+        copied.update((key, snapshot(item)) for key, item in value.items())
+        return copied
+    if isinstance(value, (list, tuple)):
+        return type(value)(map(snapshot, value))
+    return value
 
 
 def to_bytes(checkpoint: dict) -> bytes:

@@ -8,37 +8,57 @@ from pathlib import Path
 
 from common import atomic
 from common.exits import InputFileError
+from common.record_texts import RecordTexts
 
 SCHEMA_VERSION = 1
 FINISHED_STATUSES = ("completed", "early_stopped")
 STATUSES = ("running", *FINISHED_STATUSES, "interrupted", "failed")
 
 
-def write_metrics(path: str | Path, document: dict, *, flush: bool = True) -> None:
-    """Write ``document`` to ``path`` in one step; a non-finite number becomes ``null``. ``flush`` as in ``atomic``.
+class MetricsWriter:
+    """Writes one metrics.json again and again while its list of epochs grows."""
 
-    Whoever puts a non-finite number in says so in ``events``: the file alone cannot tell why a value is missing.
-    """
-    try:
-        text = _as_text(document)
-    except ValueError:  # a number that JSON does not have
-        text = _as_text(without_non_finite(document))
-    atomic.write_text(path, text, flush=flush)
+    def __init__(self, path: str | Path) -> None:
+        self._path = path
+        self._epoch_texts = RecordTexts(_encoded)
+
+    def write(self, document: dict, *, flush: bool = True) -> None:
+        """Replace the file by ``document`` in one step (``flush``: as ``atomic``); non-finite numbers become ``null``.
+
+        Whoever puts a non-finite number in says so in ``events``: the file alone cannot tell why a value is missing.
+        The records in ``epochs`` must not change once another one follows them.
+        """
+        atomic.write_text(self._path, self._text(document), flush=flush)
+
+    def _text(self, document: dict) -> str:
+        """One line per top-level key, per epoch and per event: readable, and quick to make."""
+        texts = {key: _value_text(value) for key, value in document.items() if key != "epochs"}
+        if "epochs" in document:
+            texts["epochs"] = _list_text(self._epoch_texts.of(document["epochs"]))
+        return "{\n" + ",\n".join(f"{_encoded(key)}: {texts[key]}" for key in document) + "\n}\n"
 
 
-def _as_text(document: dict) -> str:
-    """One line per top-level key and per epoch: readable, and quick to make, since it is made after every epoch."""
-    lines = [f"{_encoded(key)}: {_value_text(value)}" for key, value in document.items()]
-    return "{\n" + ",\n".join(lines) + "\n}\n"
+def write_metrics(path: str | Path, document: dict) -> None:
+    """Write ``document`` once, as ``MetricsWriter`` does."""
+    MetricsWriter(path).write(document)
 
 
 def _value_text(value: object) -> str:
-    if isinstance(value, list) and value:
-        return "[\n  " + ",\n  ".join(map(_encoded, value)) + "\n]"
-    return _encoded(value)
+    return _list_text(list(map(_encoded, value))) if isinstance(value, list) else _encoded(value)
 
 
-_encoded = json.JSONEncoder(ensure_ascii=False, allow_nan=False).encode
+def _list_text(texts: list[str]) -> str:
+    return "[\n  " + ",\n  ".join(texts) + "\n]" if texts else "[]"
+
+
+def _encoded(value: object) -> str:
+    try:
+        return _encode_strictly(value)
+    except ValueError:  # a number that JSON does not have
+        return _encode_strictly(without_non_finite(value))
+
+
+_encode_strictly = json.JSONEncoder(ensure_ascii=False, allow_nan=False).encode
 
 
 def read_metrics(path: str | Path) -> dict:

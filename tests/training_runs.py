@@ -34,8 +34,11 @@ BASE: dict[str, dict[str, Any]] = {
     "early_stopping": {"enabled": True, "patience": 10, "metric": "val_loss"},
     "reproducibility": {"seed": 42, "deterministic": True},
     "data": {"source": "wine"},
+    "checkpointing": {"min_seconds_between_saves": 0.0},  # a clock would decide how often these short epochs save
     "logging": {"tensorboard": False},
 }
+# No clock decides either: what may wait does so until something else calls for a save.
+WAITING = {"checkpointing__min_seconds_between_saves": 1e9}
 
 
 def config_mapping(**changes: Any) -> dict[str, dict[str, Any]]:

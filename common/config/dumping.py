@@ -27,6 +27,7 @@ NOT_IN_HASH = (
     "checkpointing.checkpoint_every_n_epochs",
     "checkpointing.checkpoint_every_n_steps",
     "checkpointing.checkpoint_every_n_seconds",
+    "checkpointing.min_seconds_between_saves",
     "checkpointing.keep_last_n",
     "checkpointing.save_top_k",
 )
@@ -57,7 +58,8 @@ def config_sha256(config: Config) -> str:
     SHA-256 of canonical JSON (sorted keys, no spaces, UTF-8) of the config without the sections ``experiment``,
     ``logging``, ``export`` and ``target``, without what only sets how data is loaded (``num_workers``, ``pin_memory``,
     ``persistent_workers``, ``prefetch_factor``, ``cache``), and without what only sets how often and how many
-    checkpoints are saved (``save_last``, ``checkpoint_every_n_*``, ``keep_last_n``, ``save_top_k``).
+    checkpoints are saved (``save_last``, ``checkpoint_every_n_*``, ``min_seconds_between_saves``, ``keep_last_n``,
+    ``save_top_k``).
     """
     mapping = config_to_mapping(config)
     for key in NOT_IN_HASH:

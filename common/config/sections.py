@@ -226,10 +226,13 @@ class Checkpointing(Section):
     """What is saved while training."""
 
     save_best: bool = Field(True, description="Save the best epoch.")
-    save_last: bool = Field(True, description="Save after every epoch, so that an interrupted run goes on.")
+    save_last: bool = Field(True, description="Save the last epoch, so that an interrupted run goes on.")
     checkpoint_every_n_epochs: Count | None = Field(5, description="Epochs between periodic checkpoints.")
     checkpoint_every_n_steps: Count | None = Field(None, description="Steps between saves within an epoch.")
     checkpoint_every_n_seconds: Positive | None = Field(None, description="Seconds between saves within an epoch.")
+    min_seconds_between_saves: NotNegative = Field(
+        1.0, description="Epochs that end sooner after a save wait in memory for the next one; 0 saves after each."
+    )
     keep_last_n: Count | None = Field(None, description="Periodic checkpoints that are kept; null keeps all.")
     save_top_k: Count = Field(1, description="How many of the best epochs are kept.")
     monitor: Metric = Field("val_loss", description="Metric that decides which epoch is best.")

@@ -220,6 +220,7 @@ def _settings(config: Config, dataset: Dataset) -> TrainerSettings:
         validate_every_n_epochs=config.validation.validate_every_n_epochs,
         save_every_n_steps=checkpointing.checkpoint_every_n_steps,
         save_every_n_s=checkpointing.checkpoint_every_n_seconds,
+        min_s_between_saves=checkpointing.min_seconds_between_saves,
         monitor=Criterion(checkpointing.monitor, checkpointing.direction),
         early_stopping=EarlyStopping(
             Criterion(stopping.metric, stopping.direction, stopping.min_delta), stopping.patience, stopping.enabled

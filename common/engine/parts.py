@@ -29,6 +29,7 @@ class TrainerSettings:
     validate_every_n_epochs: int
     save_every_n_steps: int | None
     save_every_n_s: float | None
+    min_s_between_saves: float
     monitor: Criterion
     early_stopping: EarlyStopping
     clip_max_norm: float | None

@@ -7,6 +7,8 @@ import math
 import re
 from dataclasses import asdict, dataclass, field, fields
 
+from common.record_texts import RecordTexts
+
 
 @dataclass
 class Reactions:
@@ -57,6 +59,7 @@ class Progress:
     finished: str | None = None
     started_at: str = ""
     elapsed_s: float = 0.0
+    _history_texts: RecordTexts = field(default_factory=lambda: RecordTexts(json.dumps), init=False, compare=False)
 
     def begin_next_epoch(self) -> None:
         """Move to the start of the next epoch, with empty sums."""
@@ -75,9 +78,10 @@ class Progress:
         The records of past epochs go in as JSON text: PyTorch's pickler takes time for every number on its own, so
         that saving would get slower with every epoch. Python's JSON keeps every bit of a float, and NaN too.
         """
-        values = {field.name: getattr(self, field.name) for field in fields(self)}
+        values = {field.name: getattr(self, field.name) for field in fields(self) if field.init}
         values["reactions"] = asdict(self.reactions)
-        return values | {key: json.dumps(values[key]) for key in _AS_JSON}
+        encoded = {key: json.dumps(values[key]) for key in _AS_JSON if key != "history"}
+        return values | encoded | {"history": f"[{', '.join(self._history_texts.of(self.history))}]"}
 
     @classmethod
     def from_dict(cls, values: dict) -> Progress:

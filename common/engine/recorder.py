@@ -38,7 +38,7 @@ class RunRecorder:
         epochs: int,
         log_every_n_steps: int,
     ) -> None:
-        self._folder = folder
+        self._metrics = metrics_file.MetricsWriter(folder.metrics)
         self._lock = lock
         self._console = console
         self._bar = bar
@@ -92,7 +92,7 @@ class RunRecorder:
         """Write metrics.json as it stands, and return it."""
         document = metrics_document(self._run, progress, status, test)
         # While it runs, a checkpoint holds all that is in the file, and its history would bring it back.
-        metrics_file.write_metrics(self._folder.metrics, document, flush=status != "running")
+        self._metrics.write(document, flush=status != "running")
         return document
 
 

@@ -20,8 +20,29 @@ def is_restart_point(progress: Progress, save_every_n_steps: int | None) -> bool
     return progress.batch == 0 or (bool(save_every_n_steps) and progress.batch % save_every_n_steps == 0)
 
 
+class _Instant:
+    """The state of a training at one instant, which its going on does not change."""
+
+    def __init__(self, epoch: int, step: int, checkpoint: dict) -> None:
+        self.epoch = epoch
+        self.step = step
+        self._checkpoint = checkpoint
+        self._content = b""
+
+    def content(self) -> bytes:
+        """The checkpoint as a file; it is held in one form at a time, since it may be large."""
+        if not self._content:
+            self._content = checkpoints.to_bytes(self._checkpoint)
+            self._checkpoint = {}
+        return self._content
+
+
 class Saver:
     """Writes the state in ``parts`` to checkpoints. In every process: capturing a state is a collective call.
+
+    Where epochs follow each other quickly, what an epoch's end would write waits in memory until a save is due. That
+    changes no bit of how a training goes on: an interrupted one repeats some epochs, and before anything reads
+    checkpoints, or the training ends, ``write_held`` brings the disk to where it would be.
 
     Args:
         store, trace: where checkpoints and steps are written; None in processes that write nothing.
@@ -39,6 +60,8 @@ class Saver:
         self._store = store
         self._trace = trace
         self._save_failed = save_failed
+        self._held: dict[str, _Instant] = {}
+        self._wanted: dict[str, int] = {}
         self._saved_at = self._clocked_at = time.monotonic()
         self._last_is_restart_point = self._is_restart_point()
 
@@ -61,56 +84,100 @@ class Saver:
         return bool(every_steps) and self._progress.batch % every_steps == 0
 
     def save_position(self) -> None:
-        """Save where the training stands, within an epoch too."""
+        """Save where the training stands, within an epoch too.
+
+        Raises:
+            NonFiniteError, OSError: as ``save_epoch``.
+        """
+        self.write_held()
         last_name = self._parts.plan.last_name
         if self._store is not None and self._last_is_restart_point and not self._is_restart_point():
             self._store.copy(last_name, RESTART_POINT_NAME)
+        self._check()
         self._write([last_name], self._capture())
         self._last_is_restart_point = self._is_restart_point()
 
-    def save_epoch(self) -> list[str]:
-        """Write what the last completed epoch's end calls for; returns the names. Doing it twice changes nothing.
+    def save_epoch(self, *, may_wait: bool = True) -> list[str]:
+        """Write what the last completed epoch's end calls for; returns the names of what was written of it, which is
+        nothing where it waits. Doing it twice changes nothing.
 
-        The last checkpoint comes first, and what the run cannot do without before what it can: everything else that an
-        epoch leaves behind can be made again from it.
+        What the run cannot do without comes before what it can: everything else that an epoch leaves behind can be made
+        again from it.
 
         Raises:
-            NonFiniteError: the state holds a NaN or infinite number; nothing was written.
+            NonFiniteError: the state holds a NaN or infinite number; nothing was written of it.
             OSError: a checkpoint that the run needs could not be written; the one before is still there.
         """
         plan, progress = self._parts.plan, self._progress
-        wanted = plan.files(progress)
-        names = [name for name, epoch in wanted.items() if epoch == progress.completed_epochs]
-        content = self._capture()
+        self._check()
+        self._wanted = plan.files(progress)
+        names = [name for name, epoch in self._wanted.items() if epoch == progress.completed_epochs]
         needed = [name for name in (plan.last_name, plan.best_name) if name in names]
-        self._write(needed, content)
-        saved = needed + [name for name in names if name not in needed and self._try_to_write(name, content)]
-        if self._store is not None:
-            self._store.prune(wanted)
-        self._last_is_restart_point = plan.last_name in names
+        others = [name for name in names if name not in needed]
+        if names:
+            instant = self._capture()
+            self._held |= dict.fromkeys(needed, instant)
+        if may_wait and not others and self._may_wait():
+            return []
+        self._write_needed()
+        saved = needed + [name for name in others if self._try_to_write(name, instant)]
+        self._prune()
         return saved
+
+    def write_held(self) -> None:
+        """Bring the disk to where the end of the last completed epoch was to bring it.
+
+        Raises:
+            OSError: as ``save_epoch``.
+        """
+        if self._held:
+            self._write_needed()
+            self._prune()
+
+    def _write_needed(self) -> None:
+        """Write what waits, the older first: whatever instant this is interrupted at, the newest is a way to go on."""
+        for instant in sorted(set(self._held.values()), key=lambda instant: instant.epoch):
+            names = [name for name, held in self._held.items() if held is instant]
+            self._write(names, instant)
+            self._held = {name: held for name, held in self._held.items() if held is not instant}
+            if self._parts.plan.last_name in names:
+                self._last_is_restart_point = True
+
+    def _prune(self) -> None:
+        if self._store is not None:
+            self._store.prune(self._wanted)
+
+    def _may_wait(self) -> bool:
+        """Several processes, whose clocks differ, do not wait; nor does the end of a training."""
+        since_last_s = time.monotonic() - self._saved_at
+        is_soon = since_last_s < self._parts.settings.min_s_between_saves
+        return is_soon and self._parts.world.is_alone and self._progress.finished is None
 
     def _is_restart_point(self) -> bool:
         return is_restart_point(self._progress, self._parts.settings.save_every_n_steps)
 
-    def _capture(self) -> bytes:
-        """A checkpoint of this instant, with the time that this process has spent on the run counted in."""
+    def _check(self) -> None:
+        """Refuse what is not finite, and count in the time that this process has spent on the run."""
         self._parts.state.require_finite()
         now = time.monotonic()
         self._progress.elapsed_s += now - self._clocked_at
-        self._clocked_at = self._saved_at = now
-        state = self._parts.state.capture(self._parts.world)
-        return checkpoints.to_bytes(state) if self._store is not None else b""
+        self._clocked_at = now
 
-    def _write(self, names: list[str], content: bytes) -> None:
+    def _capture(self) -> _Instant:
+        state, progress = self._parts.state, self._progress
+        checkpoint = state.capture(self._parts.world)
+        return _Instant(progress.completed_epochs, progress.step, checkpoints.snapshot(checkpoint))
+
+    def _write(self, names: list[str], instant: _Instant) -> None:
+        self._saved_at = time.monotonic()
         if self._store is None or self._trace is None:
             return
         self._trace.flush()
-        self._store.save(names, content, epoch=self._progress.completed_epochs, step=self._progress.step)
+        self._store.save(names, instant.content(), epoch=instant.epoch, step=instant.step)
 
-    def _try_to_write(self, name: str, content: bytes) -> bool:
+    def _try_to_write(self, name: str, instant: _Instant) -> bool:
         try:
-            self._write([name], content)
+            self._write([name], instant)
         except OSError as error:
             self._save_failed(self._progress, name, error)
             return False

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 import torch
@@ -41,9 +41,10 @@ class TrainingState:
             "the optimizer's state": [value for entry in self.optimizer.state.values() for value in entry.values()],
             "the average of the weights": self.ema.state_dict()["model_state_dict"].values() if self.ema else (),
         }
+        if _are_finite([value for values in groups.values() for value in values]):
+            return
         for what, values in groups.items():
-            tensors = [value for value in values if isinstance(value, Tensor) and value.is_floating_point()]
-            if tensors and not torch.stack([norm.float() for norm in torch._foreach_norm(tensors)]).sum().isfinite():
+            if not _are_finite(values):
                 raise NonFiniteError(what, float("nan"), torch.empty(0, dtype=torch.int64))
 
     def capture(self, world: World) -> dict:
@@ -90,3 +91,11 @@ class TrainingState:
         # With another number of processes than before the run goes on, but not to the same bits; it says so.
         states = checkpoint["rng_state"]
         restore_rng_state(states[world.rank % len(states)])
+
+
+def _are_finite(values: Iterable) -> bool:
+    """Whether the floating-point tensors among ``values`` hold finite numbers alone."""
+    tensors = [value for value in values if isinstance(value, Tensor) and value.is_floating_point()]
+    if not tensors:
+        return True
+    return bool(torch.stack([norm.float() for norm in torch._foreach_norm(tensors)]).sum().isfinite())

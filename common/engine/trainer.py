@@ -88,10 +88,14 @@ class Trainer:
         with self._stop.deferred():
             if self._progress.batch == 0:
                 # What the end of an epoch leaves may be incomplete after a crash. At the very start: the initial state.
-                self._saver.save_epoch()
-            while self._progress.finished is None and not self._is_cut_short():
-                self._recorder.epoch_started(self._progress)
-                self._run_epoch()
+                self._saver.save_epoch(may_wait=False)
+            try:
+                while self._progress.finished is None and not self._is_cut_short():
+                    self._recorder.epoch_started(self._progress)
+                    self._run_epoch()
+            finally:
+                # Whoever deals with a failed step goes back to what is on the disk.
+                self._saver.write_held()
 
     def _is_cut_short(self) -> bool:
         if self._progress.completed_epochs == self._stop_after_epochs:

@@ -17,26 +17,31 @@ import pytest
 
 from benchmarks.kill.same_end import differences
 from tests.interruptions import KILLED, Outcome, content_of, prepared_trainer, recorded
-from tests.training_runs import write_config
+from tests.training_runs import WAITING, write_config
 
 COMMAND = ("--config", "config.yaml", "--output-dir", "run", "--quiet")
-# Saves in the middle of an epoch, keeps one periodic checkpoint and so deletes the one before, and has a best one.
 CHANGES = {
     "model__hidden_dims": [8],
     "training__batch_size": 32,
     "training__ema": 0.9,
     "lr_scheduler__type": "cosine",
-    "checkpointing__checkpoint_every_n_steps": 3,
-    "checkpointing__checkpoint_every_n_epochs": 1,
     "checkpointing__keep_last_n": 1,
 }
+SAVING = {
+    # Saves in the middle of an epoch, keeps one periodic checkpoint and so deletes the one before, and has a best one.
+    "often": {"checkpointing__checkpoint_every_n_steps": 3, "checkpointing__checkpoint_every_n_epochs": 1},
+    # The best epoch waits for a later one's periodic checkpoint, and is written with that one's last checkpoint.
+    "seldom": {**WAITING, "training__epochs": 6, "optimizer__learning_rate": 1.0,
+               "checkpointing__checkpoint_every_n_epochs": 3},
+}  # fmt: skip
 SHARDS = 4
 
 
-@pytest.fixture(scope="module")
-def scene(tmp_path_factory):
+@pytest.fixture(scope="module", params=SAVING)
+def scene(request, tmp_path_factory):
     """A folder with a run that nobody disturbed, and the states that a recorded one went through."""
-    folder = tmp_path_factory.mktemp("every_write")
+    folder = tmp_path_factory.mktemp(request.param)
+    write_config(folder / "config.yaml", **CHANGES, **SAVING[request.param])
     assert start(new_workplace(folder, "whole")).exit_code == 0
     into = folder / "states"
     into.mkdir()
@@ -48,7 +53,7 @@ def scene(tmp_path_factory):
 def new_workplace(scene: Path, name: str) -> Path:
     workplace = scene / name
     workplace.mkdir()
-    write_config(workplace / "config.yaml", **CHANGES)
+    shutil.copy(scene / "config.yaml", workplace)
     return workplace
 
 

@@ -6,7 +6,7 @@ import math
 import pytest
 
 from common.exits import InputFileError
-from common.metrics_file import read_metrics, write_metrics
+from common.metrics_file import MetricsWriter, read_metrics, write_metrics
 
 DOCUMENT = {"schema_version": 1, "run": {"id": "x"}, "epochs": [{"num": 1, "train_loss": 0.5}], "events": []}
 
@@ -23,6 +23,18 @@ def test_non_finite_numbers_become_null_at_any_depth(tmp_path, value):
     text = (tmp_path / "m.json").read_text()
     strict = json.loads(text, parse_constant=lambda name: pytest.fail(f"{name} is no JSON"))
     assert strict["best"] == {"values": [[None, 1.0]]}
+
+
+def test_a_growing_history_is_written_as_if_it_were_written_at_once(tmp_path):
+    writer, epochs = MetricsWriter(tmp_path / "grown.json"), []
+    for num in range(1, 5):
+        epochs.append({"num": num, "train_loss": math.nan if num == 2 else num / 3})
+        writer.write({**DOCUMENT, "epochs": epochs})
+        write_metrics(tmp_path / "at_once.json", {**DOCUMENT, "epochs": epochs})
+        assert (tmp_path / "grown.json").read_bytes() == (tmp_path / "at_once.json").read_bytes()
+    # A run that went back to an older checkpoint has another history from there on.
+    writer.write({**DOCUMENT, "epochs": [*epochs[:2], {"num": 3, "train_loss": 9.0}, {"num": 4, "train_loss": 8.0}]})
+    assert [epoch["train_loss"] for epoch in read_metrics(tmp_path / "grown.json")["epochs"]] == [1 / 3, None, 9.0, 8.0]
 
 
 @pytest.mark.parametrize(
