@@ -54,13 +54,13 @@ def _config(**sections: dict[str, Any]) -> dict[str, dict[str, Any]]:
 
 CASES = {
     "cnn": Case(
-        "digits CNN: dropout, augmentation, EMA, cosine",
+        "digits CNN: dropout, augmentation, EMA, cosine, saves after about every second epoch",
         _config(
             model={"architecture": "simple_cnn", "dropout": 0.3, "hidden_dims": None},
             training={"epochs": 5, "ema": 0.99},
             lr_scheduler={"type": "cosine", "warmup_epochs": 0.5},
             data_augmentation={"enabled": True, "transforms": ["random_crop", "rotation", "cutout"]},
-            checkpointing={"checkpoint_every_n_epochs": 2},
+            checkpointing={"checkpoint_every_n_epochs": 2, "min_seconds_between_saves": 0.15},
         ),
     ),
     "accumulate": Case(
@@ -78,7 +78,7 @@ CASES = {
             training={"epochs": 3, "batch_size": 32},
             data={"source": "image_folder", "root": "images", "cache": "none", "num_workers": 2},
             data_augmentation={"enabled": True, "transforms": ["random_crop", "mixup"]},
-            checkpointing={"checkpoint_every_n_seconds": 0.2},
+            checkpointing={"checkpoint_every_n_seconds": 0.2, "min_seconds_between_saves": 0.0},
         ),
         needs_images=True,
     ),
