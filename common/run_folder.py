@@ -70,6 +70,10 @@ class RunFolder:
         return self.path / "step_trace.bin"
 
     @property
+    def memory_note(self) -> Path:
+        return self.path / ".out_of_memory.json"
+
+    @property
     def lock(self) -> Path:
         return self.path / ".run.lock"
 

@@ -8,6 +8,7 @@ import gc
 import torch
 
 from common.console import Console
+from common.engine import memory_note
 from common.engine.parts import Parts
 from common.engine.progress import Progress, Reactions
 from common.engine.reaction_log import tell
@@ -39,25 +40,54 @@ def recover(session: Session, trouble: MicroBatchTooLargeError | NonFiniteError)
 
 
 def _halve_micro_batch(session: Session) -> None:
-    """Half the samples at once from now on, in as many steps as before."""
-    parts = session.parts
-    progress = parts.state.progress
-    tried = progress.micro_batch_size or parts.settings.batch_size
-    if tried <= parts.world.size or not parts.world.is_alone:
+    """Half the samples at once from now on, in as many steps as before.
+
+    Of several processes only this one knows, and the others wait for it in the middle of the step: it leaves a note and
+    ends, and they end with it. Started again, by torchrun or by the user, they do as the note says.
+    """
+    parts, progress = session.parts, session.parts.state.progress
+    tried = _samples_at_once(parts)
+    if tried <= parts.world.size:
         raise RunFailedError(
             f"out of memory with {tried} samples at once",
             path=session.folder.path,
             field="training.batch_size",
             hint="take a smaller model or images, or halve batch_size and double accumulate",
         )
+    if not parts.world.is_alone:
+        memory_note.write(session.folder, memory_note.MemoryNote(tried, progress.epoch, progress.step))
+        raise RunFailedError(
+            f"out of memory with {tried} samples at once in {parts.world.size} processes",
+            path=session.folder.path,
+            hint=f"run the same command again: it goes on with {tried // 2} at once (torchrun --max-restarts does so "
+            "by itself)",
+        )
     parts.step.release_memory()
     gc.collect()
     if parts.device.type == "cuda":
         torch.cuda.empty_cache()
-    finding = f"{tried} samples at once do not fit into memory"
-    outcome = f"{tried // 2} at once from now on, with the same samples per optimizer step"
+    _go_on_with_half(session, memory_note.MemoryNote(tried, progress.epoch, progress.step))
+
+
+def halve_as_noted(session: Session) -> None:
+    """Do what a process that ran out of memory left a note about, where that is not done yet. A collective call."""
+    parts = session.parts
+    note = parts.world.from_main(memory_note.read(session.folder) if parts.world.is_main else None)
+    if note is not None and _samples_at_once(parts) >= note.samples:
+        _go_on_with_half(session, note)
+
+
+def _samples_at_once(parts: Parts) -> int:
+    return parts.state.progress.micro_batch_size or parts.settings.batch_size
+
+
+def _go_on_with_half(session: Session, note: memory_note.MemoryNote) -> None:
+    progress = session.parts.state.progress
+    finding = f"{note.samples} samples at once do not fit into memory"
+    outcome = f"{note.samples // 2} at once from now on, with the same samples per optimizer step"
     happened = tell(session.console, progress, "crashes", finding, ["halve_micro_batch"], outcome)
-    _go_back(session, happened, progress.reactions, micro_batch_size=tried // 2)
+    happened |= {"epoch": note.epoch, "step": note.step}
+    _go_back(session, happened, progress.reactions, micro_batch_size=note.samples // 2)
 
 
 def _recover_from_non_finite(session: Session, error: NonFiniteError) -> None:

@@ -20,7 +20,7 @@ from common.engine.claim import claim
 from common.engine.finish import finish_run
 from common.engine.parts import Parts
 from common.engine.recorder import MutedRecorder, RunRecorder
-from common.engine.recovery import recover
+from common.engine.recovery import halve_as_noted, recover
 from common.engine.resume import restore_newest
 from common.engine.saver import Saver
 from common.engine.session import RunRequest, Session, run_description
@@ -115,6 +115,7 @@ def _train_in(
         if world.is_main:
             _describe_run(session)
         restore_newest(session)
+        halve_as_noted(session)
         if "data" not in parts.state.progress.signals:
             parts.state.progress.signals["data"] = measure_data(parts.dataset).as_dict()
         if world.is_main:
@@ -195,6 +196,7 @@ def _run_to_end(session: Session) -> dict:
         _train_loop(session, recorder)
     if parts.state.progress.finished is None:
         return recorder.write_metrics(parts.state.progress, "interrupted")
+    session.folder.memory_note.unlink(missing_ok=True)
     return finish_run(session, recorder)
 
 

@@ -183,3 +183,60 @@ def test_torchrun_passes_a_stop_on(scene, tmp_path):
     assert Run(workplace / "run").metrics["run"]["status"] == "interrupted"
     assert start(workplace).exit_code == 0
     assert differences(workplace / "run", scene / "whole/run") == []
+
+
+# Too little memory
+
+
+def greedy_workplace(folder: Path, name: str, **changes) -> Path:
+    """Steps of 32 samples, 16 for each process, which does not have the memory for more than ``fitting_samples``."""
+    arguments = {"fitting_samples": 10, "from_pass": 5}
+    changes = {"model__architecture": "tests.unruly_models:GreedyMlp", "model__architecture_args": arguments, **changes}
+    return new_workplace(folder, name, model__dropout=0.0, **changes)
+
+
+def test_one_that_runs_out_of_memory_says_how_to_go_on_and_the_same_command_does(tmp_path):
+    workplace = greedy_workplace(tmp_path, "halved")
+    outcome = start(workplace)
+    assert outcome.exit_code == 5 and outcome.others == (5,), outcome.said
+    assert "it goes on with 16 at once" in outcome.said and "this is a bug" not in outcome.said, outcome.said
+    assert start(workplace).exit_code == 0
+    run = Run(workplace / "run")
+    (event,) = run.metrics["events"]
+    assert event["actions"] == ["halve_micro_batch"] and (event["epoch"], event["step"]) == (2, 5)
+    assert run.checkpoint()["progress"]["micro_batch_size"] == 16 and run.checkpoint()["step"] == 12
+    assert not (run.path / ".out_of_memory.json").exists()
+    whole = Run(start_whole(tmp_path) / "run")
+    assert run.weight_hashes()[0] == whole.weight_hashes()[0], "the epoch before is as it was"
+    assert [epoch["lr"] for epoch in run.epochs] == [epoch["lr"] for epoch in whole.epochs]
+    assert [epoch["train_loss"] for epoch in run.epochs] == pytest.approx(
+        [epoch["train_loss"] for epoch in whole.epochs], rel=0.1
+    )
+
+
+def start_whole(folder: Path) -> Path:
+    """A training with memory enough."""
+    arguments = {"fitting_samples": 100, "from_pass": 5}
+    workplace = greedy_workplace(folder, "enough", model__architecture_args=arguments)
+    assert start(workplace).exit_code == 0
+    return workplace
+
+
+def test_a_note_survives_a_process_that_dies_before_it_saves(tmp_path):
+    halved = greedy_workplace(tmp_path, "halved")
+    assert (start(halved).exit_code, start(halved).exit_code) == (5, 0)
+    workplace = greedy_workplace(tmp_path, "died")
+    assert start(workplace).exit_code == 5
+    for at in (4, 8, 12):
+        assert start(workplace, kind="die", at=at).exit_code == KILLED
+    assert start(workplace).exit_code == 0
+    assert differences(workplace / "run", halved / "run") == []
+
+
+def test_torchrun_starts_those_again_that_ran_out_of_memory(tmp_path):
+    halved = greedy_workplace(tmp_path, "halved")
+    assert (start(halved).exit_code, start(halved).exit_code) == (5, 0)
+    workplace = greedy_workplace(tmp_path, "restarted")
+    process = torchrun(workplace, "--max-restarts", 1)
+    assert process.wait(240) == 0, said(workplace)
+    assert differences(workplace / "run", halved / "run") == []
