@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import math
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
@@ -14,7 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from common.health.numbers import finite
+from common.health.numbers import finite, mean_and_std
 from common.health.outputs import OutputSignals, output_signals
 
 # A unit whose output varies this much less than its input passes nothing on, forwards or backwards: ten below zero,
@@ -77,11 +78,11 @@ class ActivationSignals:
 
 
 class _Call(NamedTuple):
-    """Smallest and largest value of each unit, (U,) each, and the saturated share: still on the device."""
+    """Of each unit the smallest and the largest output, then the same of its input where that counts, (U,) each; the
+    saturated share, (1,). Still on the device."""
 
-    outputs: tuple[Tensor, Tensor]
-    inputs: tuple[Tensor, Tensor] | None
-    saturated_share: Tensor | None
+    limits: tuple[Tensor, ...]
+    saturated_share: tuple[Tensor, ...]
 
 
 class ActivationWatch:
@@ -110,32 +111,51 @@ class ActivationWatch:
         """What was seen, or None if the model was not called. Waits for the device."""
         if not self._inputs:
             return None
+        layers = [_seen(calls, rows) for calls, rows in zip(self._calls.values(), self._collected(), strict=True)]
         names = [name for name, _ in self._calls]
-        ranges = [_ranges([call.outputs for call in calls]) for calls in self._calls.values()]
-        num_dead = [int(_dead(calls, own).sum()) for calls, own in zip(self._calls.values(), ranges, strict=True)]
-        dead = [(count / len(own), name) for count, own, name in zip(num_dead, ranges, names, strict=True)]
+        dead = [(layer.num_dead / layer.num_units, name) for layer, name in zip(layers, names, strict=True)]
         saturated = [
-            (fmean(float(call.saturated_share) for call in calls), name)
-            for calls, name in zip(self._calls.values(), names, strict=True)
-            if calls[0].saturated_share is not None
+            (layer.saturated_share, name)
+            for layer, name in zip(layers, names, strict=True)
+            if layer.saturated_share is not None
         ]
         worst_dead, worst_saturated = max(dead, default=(None, None)), max(saturated, default=(None, None))
         inputs = torch.cat(self._inputs).float().cpu().numpy()
+        input_mean, input_std = mean_and_std(inputs)
         return ActivationSignals(
             num_activation_layers=len(names),
-            dead_share=sum(num_dead) / sum(map(len, ranges)) if names else None,
+            dead_share=sum(layer.num_dead for layer in layers) / sum(layer.num_units for layer in layers)
+            if layers
+            else None,
             dead_share_max=worst_dead[0],
             dead_share_max_layer=worst_dead[1],
             saturated_share=fmean(share for share, _ in saturated) if saturated else None,
             saturated_share_max=worst_saturated[0],
             saturated_share_max_layer=worst_saturated[1],
-            num_non_finite_layers=sum(not np.isfinite(own.max()) for own in ranges),
-            input_mean=finite(inputs.mean()),
-            input_std=finite(inputs.std()),
-            input_min=finite(inputs.min()),
-            input_max=finite(inputs.max()),
+            num_non_finite_layers=sum(not layer.is_finite for layer in layers),
+            input_mean=finite(input_mean),
+            input_std=finite(input_std),
+            input_min=finite(np.minimum.reduce(inputs, axis=None)),
+            input_max=finite(np.maximum.reduce(inputs, axis=None)),
             outputs=output_signals(torch.cat(self._outputs)) if self._outputs else None,
         )
+
+    def _collected(self) -> list[np.ndarray]:
+        """What was seen of each layer, (number of passes, numbers of a call), float32, brought over at once."""
+        by_layer = [
+            [part for call in calls for part in (*call.limits, *call.saturated_share)] for calls in self._calls.values()
+        ]
+        parts = [part for layer in by_layer for part in layer]
+        if not parts:
+            return []
+        if len({part.device for part in parts}) > 1:
+            parts = [part.cpu() for part in parts]
+        numbers, start, collected = torch.cat(parts).float().cpu().numpy(), 0, []
+        for calls, layer in zip(self._calls.values(), by_layer, strict=True):
+            end = start + sum(map(len, layer))
+            collected.append(numbers[start:end].reshape(len(calls), -1))
+            start = end
+        return collected
 
     def _hook(self, model: nn.Module) -> None:
         for name, module in model.named_modules():
@@ -158,16 +178,16 @@ class ActivationWatch:
 
     def _after_activation(self, name: str) -> Callable:
         def hook(module: nn.Module, inputs: tuple, output: Tensor) -> None:
-            input_limits = self._input_limits.pop(module, None)
+            input_limits = self._input_limits.pop(module, ())
             # A module called by keyword has no inputs that hooks can see.
-            is_judged = input_limits is not None or isinstance(module, _EXACTLY_ZERO)
+            is_judged = input_limits or isinstance(module, _EXACTLY_ZERO)
             if not is_judged or not self._is_watched(output):
                 return
             values = self._some_samples(output)
-            share = _saturated_share(values, *_ENDS[type(module)]) if type(module) in _ENDS else None
+            share = (_saturated_share(values, *_ENDS[type(module)]),) if type(module) in _ENDS else ()
             self._calls_in_pass[name] += 1
             key = (name, self._calls_in_pass[name])
-            self._calls.setdefault(key, []).append(_Call(_limits(values), input_limits, share))
+            self._calls.setdefault(key, []).append(_Call((*_limits(values), *input_limits), share))
 
         return hook
 
@@ -212,18 +232,29 @@ def _limits(values: Tensor) -> tuple[Tensor, Tensor]:
     return by_place.amin(0).reshape(shape).amin(places), by_place.amax(0).reshape(shape).amax(places)
 
 
-def _ranges(limits: Sequence[tuple[Tensor, Tensor]]) -> np.ndarray:
-    """Largest minus smallest value of each unit over several passes, (U,)."""
-    low, high = (np.stack([side.float().cpu().numpy() for side in sides]) for sides in zip(*limits, strict=True))
-    return high.max(axis=0) - low.min(axis=0)
+@dataclass(frozen=True)
+class _Layer:
+    num_units: int
+    num_dead: int
+    is_finite: bool
+    saturated_share: float | None
 
 
-def _dead(calls: Sequence[_Call], ranges_U: np.ndarray) -> np.ndarray:
-    """Which units pass nothing on, bool (U,)."""
-    input_limits = [call.inputs for call in calls if call.inputs is not None]
-    return ranges_U <= _DEAD_GAIN * _ranges(input_limits) if input_limits else ranges_U == 0.0
+def _seen(calls: Sequence[_Call], rows: np.ndarray) -> _Layer:
+    """What the passes say of a layer together; ``rows`` has the numbers of each call."""
+    limits, num_units = calls[0].limits, len(calls[0].limits[0])
+    sides_PSU = rows[:, : len(limits) * num_units].reshape(len(calls), len(limits), num_units)
+    # Largest minus smallest value of each unit over all passes, of the output and of the input.
+    ranges = np.maximum.reduce(sides_PSU[:, 1::2]) - np.minimum.reduce(sides_PSU[:, ::2])
+    passes_nothing_on_U = ranges[0] <= _DEAD_GAIN * ranges[1] if len(ranges) > 1 else ranges[0] == 0.0
+    return _Layer(
+        num_units=num_units,
+        num_dead=np.count_nonzero(passes_nothing_on_U),
+        is_finite=math.isfinite(np.maximum.reduce(ranges[0])),
+        saturated_share=fmean(rows[:, -1].tolist()) if calls[0].saturated_share else None,
+    )
 
 
 def _saturated_share(values: Tensor, low: float, high: float) -> Tensor:
     margin = _SATURATED_SHARE_OF_RANGE * (high - low)
-    return ((values < low + margin) | (values > high - margin)).float().mean()
+    return ((values < low + margin) | (values > high - margin)).float().mean()[None]

@@ -10,7 +10,7 @@ from statistics import median
 import numpy as np
 from torch import Tensor
 
-from common.health.numbers import finite, ratio
+from common.health.numbers import finite, mean, mean_and_std, ratio
 
 # Probabilities of half precision are this far from adding up to 1.
 _SUM_TOLERANCE = 1e-2
@@ -46,28 +46,30 @@ class OutputSignals:
 
 def output_signals(logits_BC: Tensor) -> OutputSignals:
     """Signals of ``logits_BC``, any floating type, B >= 1. Waits for the device."""
-    # NumPy's small operations cost less than PyTorch's.
+    # NumPy's small operations cost less than PyTorch's, and its ufuncs less than its methods.
     logits = logits_BC.detach().float().cpu().numpy()
-    row_sums_B = logits.sum(axis=1)
-    low, high = float(logits.min()), float(logits.max())
+    row_sums_B, row_maxima_B = np.add.reduce(logits, axis=1), np.maximum.reduce(logits, axis=1)
+    low, high = float(np.minimum.reduce(logits, axis=None)), float(np.maximum.reduce(row_maxima_B))
     is_finite = math.isfinite(low) and math.isfinite(high)
+    logits_mean, logits_std = map(finite, mean_and_std(logits)) if is_finite else (None, None)
     return OutputSignals(
-        logits_mean=finite(logits.mean()) if is_finite else None,
-        logits_std=finite(logits.std()) if is_finite else None,
+        logits_mean=logits_mean,
+        logits_std=logits_std,
         logits_min=finite(low),
         logits_max=finite(high),
-        row_sum_mean=finite(row_sums_B.mean()) if is_finite else None,
+        row_sum_mean=finite(mean(row_sums_B)) if is_finite else None,
         looks_like_probabilities=low >= 0.0
         and high <= 1.0 + _SUM_TOLERANCE
         and bool((np.abs(row_sums_B - 1.0) <= _SUM_TOLERANCE).all()),
         top_class_share_pct=100 * int(np.bincount(logits.argmax(axis=1)).max()) / len(logits) if is_finite else None,
-        confidence_mean_pct=_mean_confidence_pct(logits) if is_finite else None,
+        confidence_mean_pct=_mean_confidence_pct(logits, row_maxima_B) if is_finite else None,
     )
 
 
-def _mean_confidence_pct(logits_BC: np.ndarray) -> float:
+def _mean_confidence_pct(logits_BC: np.ndarray, row_maxima_B: np.ndarray) -> float:
     """Mean of the largest softmax probability: 1 / sum(exp(logit - largest logit))."""
-    return 100 * float((1.0 / np.exp(logits_BC - logits_BC.max(axis=1, keepdims=True)).sum(axis=1)).mean())
+    exponents_BC = logits_BC - row_maxima_B[:, None]
+    return 100 * float(mean(1.0 / np.add.reduce(np.exp(exponents_BC, out=exponents_BC), axis=1)))
 
 
 def initial_loss_ratio(loss: float, num_classes: int) -> float | None:

@@ -22,6 +22,7 @@ QUANTILES = (0.01, 0.05, 0.10, 0.25, 0.50, 0.75, 0.90)
 
 # Rows of the totals, each with one number per sample.
 _EPOCHS, _LOSS_MEAN, _MARGIN_MEAN, _LOSS_LAST, _MARGIN_LAST, _FORGOTTEN = range(6)
+_MEANS, _LAST = slice(_LOSS_MEAN, _MARGIN_MEAN + 1), slice(_LOSS_LAST, _MARGIN_LAST + 1)
 # Rows of what the current epoch has brought so far.
 _SEEN, _LOSS, _MARGIN = range(3)
 
@@ -64,7 +65,7 @@ class SampleHistory:
     """
 
     def __init__(self, labels_N: Tensor) -> None:
-        self._labels_N = labels_N
+        self._labels_N = labels_N.numpy()
         num_samples = len(labels_N)
         # On the CPU and in NumPy, whose small operations cost less: there is one such round an epoch.
         self._totals_RN = np.zeros((6, num_samples), dtype=np.float32)
@@ -96,17 +97,18 @@ class SampleHistory:
             sum_over_processes: the elementwise sum of a tensor on the CPU over all processes, where several train:
                 each sample was trained on by one of them.
         """
-        seen_N, loss_N, margin_N = self._gathered(sum_over_processes)
-        before = self._totals_RN
-        epochs_N = before[_EPOCHS] + 1
-        was_right_N = (before[_EPOCHS] > 0) & (before[_MARGIN_LAST] > 0)
-        after = np.empty_like(before)
-        after[_EPOCHS] = epochs_N
-        after[_LOSS_MEAN] = before[_LOSS_MEAN] + (loss_N - before[_LOSS_MEAN]) / epochs_N
-        after[_MARGIN_MEAN] = before[_MARGIN_MEAN] + (margin_N - before[_MARGIN_MEAN]) / epochs_N
-        after[_LOSS_LAST] = loss_N
-        after[_MARGIN_LAST] = margin_N
-        after[_FORGOTTEN] = before[_FORGOTTEN] + (was_right_N & (margin_N <= 0))
+        brought_RN = self._gathered(sum_over_processes)
+        before, after = self._totals_RN, np.empty_like(self._totals_RN)
+        np.add(before[_EPOCHS], 1, out=after[_EPOCHS])
+        # Each operation on the losses and the margins at once; there are few numbers, so that the calls count.
+        means_2N = np.subtract(brought_RN[_LOSS:], before[_MEANS], out=after[_MEANS])
+        means_2N /= after[_EPOCHS]
+        means_2N += before[_MEANS]
+        after[_LAST] = brought_RN[_LOSS:]
+        # The last margin of a sample that was never trained on is 0, which does not count as right.
+        was_right_N, is_wrong_N = before[_MARGIN_LAST] > 0, brought_RN[_MARGIN] <= 0
+        np.add(before[_FORGOTTEN], was_right_N & is_wrong_N, out=after[_FORGOTTEN])
+        seen_N = brought_RN[_SEEN]
         self._totals_RN = after if seen_N.all() else np.where(seen_N > 0, after, before)
         self.forget_epoch()
 
@@ -124,7 +126,7 @@ class SampleHistory:
             margin_mean_quantiles=[finite(sorted_margins[round(q * (num_seen - 1))]) for q in QUANTILES],
             negative_margin_share=np.count_nonzero(rows[_MARGIN_MEAN] < 0) / num_seen,
             wrong_last_share=np.count_nonzero(rows[_MARGIN_LAST] < 0) / num_seen,
-            loss_last_mean=finite(rows[_LOSS_LAST].mean(dtype=np.float64)),
+            loss_last_mean=finite(np.add.reduce(rows[_LOSS_LAST], dtype=np.float64) / num_seen),
             loss_last_median=finite(sorted_losses[num_seen // 2]),
             forgotten_share=np.count_nonzero(rows[_FORGOTTEN]) / num_seen,
         )
@@ -184,17 +186,34 @@ class SampleHistory:
     def _reduce(self) -> None:
         if not self._waiting:
             return
-        indices_B, losses_B, logits_BC = (torch.cat(column) for column in zip(*self._waiting, strict=True))
-        labels_B = self._labels_N[indices_B].to(logits_BC.device)
+        indices_B, losses_B, logits_BC = map(torch.cat, zip(*self._waiting, strict=True))
         self._waiting, self._num_waiting_values = [], 0
-        brought_2B = torch.stack([losses_B.float(), margins(logits_BC.float(), labels_B)])
         rows = indices_B.numpy()
-        self._epoch_RN[_SEEN, rows] = 1.0
-        self._epoch_RN[_LOSS:, rows] = brought_2B.cpu().numpy()
+        labels_B = self._labels_N[rows]
+        if logits_BC.device.type == "cpu":
+            margins_B = margins(logits_BC.float().numpy(), labels_B)
+        else:
+            margins_B = device_margins(logits_BC, torch.from_numpy(labels_B)).cpu().numpy()
+        self._epoch_RN[_SEEN][rows] = 1.0
+        self._epoch_RN[_LOSS][rows] = losses_B.float().cpu().numpy()
+        self._epoch_RN[_MARGIN][rows] = margins_B
 
 
-def margins(logits_BC: Tensor, labels_B: Tensor) -> Tensor:
-    """The logit of the label minus the largest other, (B,)."""
-    label_B1 = labels_B[:, None]
+def margins(logits_BC: np.ndarray, labels_B: np.ndarray) -> np.ndarray:
+    """The logit of the label minus the largest other, float32 (B,). Overwrites ``logits_BC``, float32.
+
+    In NumPy, whose calls cost less: with some thousand logits an epoch that is all there is to pay for.
+    """
+    num_samples, num_classes = logits_BC.shape
+    flat, own = logits_BC.reshape(-1), np.arange(num_samples) * num_classes + labels_B
+    own_logits_B = flat[own]
+    flat[own] = -np.inf
+    # Of few classes, the maximum over the first axis is many times faster.
+    return own_logits_B - np.ascontiguousarray(logits_BC.T).max(axis=0)
+
+
+def device_margins(logits_BC: Tensor, labels_B: Tensor) -> Tensor:
+    """The same where the logits are, so that one number a sample has to be brought over."""
+    logits_BC, label_B1 = logits_BC.float(), labels_B.to(logits_BC.device)[:, None]
     others_BC = logits_BC.scatter(1, label_B1, -torch.inf)
     return logits_BC.gather(1, label_B1)[:, 0] - others_BC.amax(dim=1)
