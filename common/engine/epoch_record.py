@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import nullcontext
 from dataclasses import dataclass
 from statistics import median
@@ -45,7 +45,7 @@ def measure(parts: Parts, epoch: int, check_stop: Callable[[], None] | None) -> 
 def epoch_record(
     parts: Parts,
     measured: Measurement | None,
-    index_batches: Sequence[Tensor],
+    index_batches: Iterable[Tensor],
     usage: Mapping,
     *,
     evaluation_s: float,
@@ -79,7 +79,7 @@ def epoch_record(
     }
 
 
-def _health(parts: Parts, measured: Measurement | None, index_batches: Sequence[Tensor]) -> dict:
+def _health(parts: Parts, measured: Measurement | None, index_batches: Iterable[Tensor]) -> dict:
     progress, clip = parts.state.progress, parts.clip_max_norm
     norms, samples = progress.grad_norms, parts.state.sample_history.signals()
     activations = measured.activations if measured else None

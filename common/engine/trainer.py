@@ -104,16 +104,16 @@ class Trainer:
 
     def _run_epoch(self) -> None:
         try:
-            self._train_epoch()
-            self._close_epoch()
+            steps = self._steps_of_epoch(self._progress.epoch)
+            self._train_epoch(steps[self._progress.batch :])
+            self._close_epoch(steps)
         except StoppedError:
             # Raised between two steps or two batches of an evaluation, where the state is whole.
             self._saver.save_position()
             raise
 
-    def _train_epoch(self) -> None:
+    def _train_epoch(self, steps: list[list[Tensor]]) -> None:
         world = self._parts.world
-        steps = self._steps_of_epoch(self._progress.epoch)[self._progress.batch :]
         shares = [[world.share_of(indices) for indices in step] for step in steps]
         started = time.perf_counter()
         with closing(self._parts.train_source.batches([indices for step in shares for indices, _ in step])) as stream:
@@ -199,7 +199,7 @@ class Trainer:
             self._stop.raise_if_requested()
             raise self._stop.elsewhere()
 
-    def _close_epoch(self) -> None:
+    def _close_epoch(self, steps: list[list[Tensor]]) -> None:
         progress = self._progress
         started = time.perf_counter()
         # Of several processes none may leave an evaluation that the others are in: they stop after the next step.
@@ -209,7 +209,7 @@ class Trainer:
         record = epoch_record(
             self._parts,
             measured,
-            [torch.cat(step) for step in self._steps_of_epoch(progress.epoch) if step],
+            (step[0] if len(step) == 1 else torch.cat(step) for step in steps if step),
             self._recorder.machine_usage(),
             evaluation_s=time.perf_counter() - started,
         )

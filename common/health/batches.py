@@ -45,7 +45,7 @@ class BatchMixing:
         some = list(islice(index_batches, _MAX_BATCHES))
         if not some:
             return None
-        sizes = list(map(len, some))
+        sizes = [batch.numel() for batch in some]
         if self._shuffled is None or self._shuffled.sizes != sizes:
             self._shuffled = self._shuffled_batches(sizes)
         return ratio(self._mean_entropy(torch.cat(some), self._shuffled), self._shuffled.mean_entropy)
