@@ -93,19 +93,22 @@ def make_parser() -> argparse.ArgumentParser:
 def program(args: argparse.Namespace) -> Exit:
     deadline_s = None if args.timeout is None else time.time() + args.timeout
     # Imported where needed, so that --help and a wrong flag answer at once, and a wrong space before torch is loaded.
+    from common.search.loading import loading
     from common.search.stopping import SearchStop
 
     with SearchStop(deadline_s) as stop:
         from common.console import Console
 
         console = Console(quiet=args.quiet, as_json=args.json)
-        request = new_request(args)
+        with loading():
+            request = new_request(args)
         for notice in (*request.base.notices, *request.plan.space.notices):
             console.warning(notice)
         if args.dry_run:
             show_plan(args, request, console)
             return Exit.DONE
-        from common.search.searching import search
+        with loading():
+            from common.search.searching import search
 
         study, files = search(request, console, stop)
     show_result(args, study, files, console)

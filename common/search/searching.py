@@ -14,6 +14,7 @@ from common.device import available_cpus, set_num_threads
 from common.engine.assembly import load_data
 from common.exits import InputFileError, RunFailedError, StoppedError
 from common.search.agenda import Agenda, agenda
+from common.search.assignment import Assignment
 from common.search.definition import Definition
 from common.search.display import Display, num_tasks
 from common.search.ledger import Ledger, LedgerState, open_ledger, study_names
@@ -30,7 +31,7 @@ from common.search.record import End, study_record
 from common.search.request import SearchRequest
 from common.search.stopping import SearchStop, TimeUpError
 from common.search.storage import Storage, storage_url
-from common.search.worker import Assignment, Worker
+from common.search.worker import Worker
 from common.search_results.records import StudyRecord
 
 _NOTE_TIME_EVERY_S = 5.0

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
 from common.exits import EnvironmentLackError, InputFileError, UsageError
+from common.search.loading import loading
 
 if TYPE_CHECKING:
     from optuna.storages import BaseStorage
@@ -41,8 +42,9 @@ class Storage:
         optuna.logging.set_verbosity(optuna.logging.ERROR)
         try:
             self._require_reachable()
-            # Two processes that create the tables of an empty storage at the same time get in each other's way.
-            self.optuna, self.engine = _with_patience(lambda: _opened(url), outage_s=5.0)
+            with loading():
+                # Two processes that create the tables of an empty storage at the same time get in each other's way.
+                self.optuna, self.engine = _with_patience(lambda: _opened(url), outage_s=5.0)
         except exc.DatabaseError as error:
             if isinstance(error, exc.OperationalError):
                 raise self._unreachable(error) from error

@@ -14,7 +14,7 @@ from common.config import Config, LoadedConfig, config_from_mapping, config_to_m
 from common.config.overrides import merged
 from common.console import Console
 from common.data import Dataset
-from common.device import select_device
+from common.device import configure_determinism, select_device
 from common.engine.assembly import load_data
 from common.engine.claim import finished_metrics
 from common.engine.run import train
@@ -22,6 +22,7 @@ from common.engine.session import RunRequest
 from common.environment import describe_machine
 from common.exits import RunFailedError
 from common.search.definition import Definition
+from common.search.loading import loading
 from common.search.space import configured
 from common.signals import StopSignals
 
@@ -75,6 +76,9 @@ class TrialTrainer:
         self._command_line = command_line
         self._datasets: dict[str, Dataset] = {}
         self._machine: dict[str, Any] | None = None
+        with loading():  # of what the first training would load otherwise
+            reproducibility = base.config.reproducibility
+            configure_determinism(reproducibility.deterministic, reproducibility.benchmark)
 
     def run(
         self,

@@ -5,11 +5,9 @@ from __future__ import annotations
 import time
 import traceback
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass
-from pathlib import Path
+from dataclasses import asdict
 from typing import Any
 
-from common.config import LoadedConfig
 from common.exits import (
     CheckFailedError,
     EnvironmentLackError,
@@ -20,7 +18,7 @@ from common.exits import (
     UsageError,
 )
 from common.search.agenda import MAX_ATTEMPTS, Task, agenda, results_for
-from common.search.definition import Definition
+from common.search.assignment import Assignment
 from common.search.heartbeat import Heartbeat
 from common.search.ledger import Ledger, LedgerState
 from common.search.stopping import LeaseLostError, SearchStop
@@ -30,18 +28,6 @@ POLL_S = 0.2
 _RETRY_PAUSE_S = 0.3
 # So many trials that fail one after the other have a common cause.
 MAX_FAILED_IN_A_ROW = 3
-
-
-@dataclass(frozen=True)
-class Assignment:
-    """What a worker is told, ready to be sent to another process."""
-
-    base: LoadedConfig
-    definition: Definition
-    storage_url: str
-    study: str
-    folder: Path
-    command_line: list[str]
 
 
 class Worker:

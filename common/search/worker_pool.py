@@ -14,8 +14,8 @@ from typing import Any
 
 from common.console import Console
 from common.exits import RunFailedError
+from common.search.assignment import Assignment
 from common.search.stopping import SearchStop
-from common.search.worker import Assignment
 from common.search.worker_process import HELD_SIGNALS, error_from, work
 
 _TICK_S = 0.5

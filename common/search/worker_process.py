@@ -9,11 +9,12 @@ from multiprocessing.connection import Connection
 from typing import Any
 
 from common.exits import Exit, StoppedError, ToolError
+from common.search.assignment import Assignment
 from common.search.ledger import open_ledger
+from common.search.loading import loading
 from common.search.owners import new_owner
 from common.search.stopping import SearchStop, TimeUpError
 from common.search.storage import Storage
-from common.search.worker import Assignment, Worker
 
 # Kept waiting by the search while it starts a process, until its handlers are there.
 HELD_SIGNALS = {signal.SIGINT, signal.SIGTERM, signal.SIGUSR1}
@@ -30,6 +31,8 @@ def work(assignment: Assignment, deadline_s: float | None, connection: Connectio
 def _worked(assignment: Assignment, stop: SearchStop, connection: Connection) -> tuple[str, Any]:
     """Work until nothing is left; the last message."""
     try:
+        with loading():
+            from common.search.worker import Worker
         storage = Storage(assignment.storage_url)
         ledger = open_ledger(storage, assignment.study, assignment.definition.direction, create=False)
         assert ledger is not None, "the search has created the study"
