@@ -9,6 +9,10 @@ chance ("tried").
 
     python benchmarks/search/regret.py
     python benchmarks/search/regret.py --tables cancer_sgd --lag 0 --first-study 1000
+
+Settings of the sampler are chosen on the tables for tuning (TUNING_TABLES), never on the two that are the default:
+
+    python benchmarks/search/regret.py --tables digits_sgd cancer_adam wine_adam
 """
 
 from __future__ import annotations
@@ -23,7 +27,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from benchmarks.search.replay import Replay, confirmations, mean_with_interval, replay, true_scores
-from benchmarks.search.tables import Table, load_table
+from benchmarks.search.tables import TUNING_TABLES, Table, load_table
 from common.search.definition import DEFAULT_LAG
 from common.search_results.winner import choose_winner
 
@@ -71,7 +75,7 @@ def summary(measured: dict[str, list[dict[str, float]]]) -> dict[str, dict[str, 
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--tables", nargs="+", choices=TABLES, default=TABLES)
+    parser.add_argument("--tables", nargs="+", choices=(*TABLES, *TUNING_TABLES), default=TABLES)
     parser.add_argument("--studies", type=int, default=40)
     parser.add_argument("--first-study", type=int, default=0, help="seed of the first study")
     parser.add_argument("--lag", type=int, default=DEFAULT_LAG)

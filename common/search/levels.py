@@ -75,6 +75,12 @@ def at_fraction(entry: SpaceEntry, fraction: float) -> Any:
     return min(high, max(low, value))
 
 
+def middle_of(entry: SpaceEntry, fraction: float) -> float:
+    """The fraction in the middle of all those for which ``at_fraction`` gives the same value."""
+    levels = num_levels(entry)
+    return (int(fraction * levels) + 0.5) / levels if levels is not None and is_even(entry) else fraction
+
+
 def _between_logs(low: float, high: float, fraction: float) -> float:
     return math.exp(math.log(low) + fraction * (math.log(high) - math.log(low)))
 

@@ -7,23 +7,24 @@ from __future__ import annotations
 
 import random
 from collections.abc import Mapping, Sequence
+from functools import cached_property
 from typing import Any
 
 from common.search.configurations import Configurations, Params, key_of
+from common.search.first_trials import spread_evenly
 from common.search.levels import index_of, num_levels
-from common.search.surrogates import ask_gaussian_process, ask_tpe
+from common.search.surrogates import MAX_CANDIDATES, ask_gaussian_process, ask_tpe
 from common.search_results.records import SpaceEntry
 
 Results = Mapping[int, tuple[Mapping[str, Any], float | None]]
 
 METHODS = ("random_search", "grid_search", "bayesian")
 
-# Results that a model of them needs to begin with; until then the trials are spread at random without repetition.
-STARTUP_RESULTS = 6
+# Results that a model of them needs to begin with; what is tried until then depends on none.
+STARTUP_RESULTS = 4
+STARTUP_RESULTS_CONDITIONAL = 6
 # Random draws before a space without numbering counts as used up.
 _MAX_DRAWS = 1000
-# Configurations among which the nearest untried one is looked for.
-_MAX_NEIGHBOURS = 20_000
 
 
 class Proposer:
@@ -78,14 +79,29 @@ class Proposer:
         """
         visible = {n: result for n, result in sorted(results.items()) if n < number - self._lag}
         scored = [value for _, value in visible.values() if value is not None]
-        if not self.looks_back or len(visible) < STARTUP_RESULTS or not scored:
-            if not self.looks_back:
-                return self._spread.nth(number)
-            return self._spread.first_outside({key_of(params) for params in self._earlier(number, results)})
+        if not self.looks_back:
+            return self._spread.nth(number)
         earlier = self._earlier(number, results)
-        wanted = self._ask(number, visible, [params for n, params in enumerate(earlier) if n not in visible])
         taken = {key_of(params) for params in earlier}
-        return wanted if key_of(wanted) not in taken else self._replacement(number, wanted, taken)
+        if len(visible) < self._startup_results or not scored:
+            return self._without_results(number, taken)
+        wanted = self._ask(number, visible, [params for n, params in enumerate(earlier) if n not in visible])
+        return wanted if wanted is None or key_of(wanted) not in taken else self._replacement(number, wanted, taken)
+
+    @property
+    def _startup_results(self) -> int:
+        return STARTUP_RESULTS_CONDITIONAL if self._is_conditional else STARTUP_RESULTS
+
+    @cached_property
+    def _first(self) -> list[Params]:
+        """What is tried before enough results can be seen; with conditions nothing that was thought out."""
+        count = STARTUP_RESULTS + self._lag
+        return [] if self._is_conditional else spread_evenly(self._space.entries, count, f"{self._seed} first trials")
+
+    def _without_results(self, number: int, taken: set[str]) -> Params | None:
+        if number < len(self._first) and key_of(self._first[number]) not in taken:
+            return dict(self._first[number])
+        return self._spread.first_outside(taken)
 
     def _earlier(self, number: int, results: Results) -> list[Params]:
         """What all trials before this one try."""
@@ -95,7 +111,7 @@ class Proposer:
                 known[n] = (self.propose(n, known) or {}, None)
         return [dict(known[n][0]) for n in range(number)]
 
-    def _ask(self, number: int, visible: Results, pending: Sequence[Params]) -> Params:
+    def _ask(self, number: int, visible: Results, pending: Sequence[Params]) -> Params | None:
         """What a model of the visible results holds to be most promising, considering what is under way."""
         worst = min(value for _, value in visible.values() if value is not None)
         seen = [(dict(params), worst if value is None else value) for params, value in visible.values()]
@@ -105,7 +121,7 @@ class Proposer:
 
     def _replacement(self, number: int, wanted: Params, taken: set[str]) -> Params | None:
         """The untried configuration that is nearest to one that was tried; of several, one at random."""
-        if self._space.size is None or self._space.size > _MAX_NEIGHBOURS:
+        if self._space.size is None or self._space.size > MAX_CANDIDATES:
             return self._spread.first_outside(taken)
         free = [params for params in self._space if key_of(params) not in taken]
         if not free:
@@ -166,7 +182,7 @@ class _Spread:
             params = self._space.draw(self._rng)
             if key_of(params) not in self._keys:
                 return params
-        if size is None or size > _MAX_NEIGHBOURS:
+        if size is None or size > MAX_CANDIDATES:
             return None
         return next((params for params in self._space if key_of(params) not in self._keys), None)
 

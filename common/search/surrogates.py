@@ -8,11 +8,11 @@ from __future__ import annotations
 import bisect
 import contextlib
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from statistics import NormalDist
 from typing import TYPE_CHECKING, Any
 
-from common.search.configurations import Configurations, Params, is_active
+from common.search.configurations import Configurations, Params, is_active, key_of
 from common.search.levels import is_ordered, level, num_levels, sorted_levels, step_of
 from common.search_results.records import SpaceEntry
 
@@ -24,22 +24,37 @@ if TYPE_CHECKING:
 
 Seen = Sequence[tuple[Params, float]]
 
+# Configurations that are looked at one by one.
+MAX_CANDIDATES = 20_000
 
-def ask_gaussian_process(space: Configurations, seen: Seen, pending: Sequence[Params], seed: int) -> Params:
+
+def ask_gaussian_process(space: Configurations, seen: Seen, pending: Sequence[Params], seed: int) -> Params | None:
     """What a Gaussian process expects the most of; lists of numbers are for it evenly spaced steps.
+
+    Of a space with up to ``MAX_CANDIDATES`` configurations it is one that is neither seen nor pending.
 
     Args:
         space: without conditions.
         seen: configurations and their scores, the higher the better; at least one.
         pending: configurations whose score is not known yet.
-    """
-    with _alone_and_quiet():
-        from optuna.samplers import GPSampler
 
+    Returns:
+        None where no configuration is left.
+    """
+    codes = {entry.path: _Code(entry) for entry in space.entries}
+    candidates = _untried(space, [*(params for params, _ in seen), *pending])
+    if candidates is not None and not candidates:
+        return None
+    with _alone_and_quiet():
+        from common.search.upper_confidence import UpperConfidenceSampler
+
+        sampler = UpperConfidenceSampler(
+            seed,
+            [_coded(codes, params) for params in pending],
+            None if candidates is None else [_coded(codes, params) for params in candidates],
+        )
         ranked = list(zip((params for params, _ in seen), normal_scores([score for _, score in seen]), strict=True))
-        study = _study_of(space, ranked, pending, GPSampler(seed=seed, n_startup_trials=1))
-        codes = {entry.path: _Code(entry) for entry in space.entries}
-        trial = study.ask({path: code.distribution for path, code in codes.items()})
+        trial = _study_of(space, ranked, [], sampler).ask({path: code.distribution for path, code in codes.items()})
         return {path: code.value(trial.params[path]) for path, code in codes.items()}
 
 
@@ -122,6 +137,18 @@ class _Code:
         return self._entry.choices is None and not self._entry.log and step_of(self._entry) is not None
 
 
+def _untried(space: Configurations, tried: Sequence[Params]) -> list[Params] | None:
+    """The configurations that are left, None where there are too many to look at each."""
+    if space.size is None or space.size > MAX_CANDIDATES:
+        return None
+    taken = {key_of(params) for params in tried}
+    return [params for params in space if key_of(params) not in taken]
+
+
+def _coded(codes: Mapping[str, _Code], params: Params) -> Params:
+    return {path: codes[path].code(value) for path, value in params.items()}
+
+
 def _study_of(space: Configurations, seen: Seen, pending: Sequence[Params], sampler: BaseSampler) -> Study:
     import optuna
 
@@ -132,7 +159,7 @@ def _study_of(space: Configurations, seen: Seen, pending: Sequence[Params], samp
         study.add_trial(optuna.create_trial(
             state=state,
             value=score,
-            params={path: codes[path].code(value) for path, value in params.items()},
+            params=_coded(codes, params),
             distributions={path: codes[path].distribution for path in params},
         ))  # fmt: skip
     return study
