@@ -125,7 +125,10 @@ class Ledger:
         written = {"number": number, "values": dict(params)}
         if number not in self._ids:
             template = _new_trial(shown, {PARAMS: written})
-            self._run(lambda: self._storage.optuna.create_new_trial(self._study_id, template))
+            made = self._run(lambda: self._storage.optuna.create_new_trial(self._study_id, template))
+            if self._run(lambda: self._storage.optuna.get_trial_number_from_id(made)) == number:
+                self._ids[number] = made
+                return True
         state = self.read()
         if number not in state.trials:
             return False

@@ -7,6 +7,7 @@ import uuid
 from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from common.config import config_sha256
 from common.console import Console
@@ -34,7 +35,13 @@ from common.search.storage import Storage, storage_url
 from common.search.worker import Worker
 from common.search_results.records import StudyRecord
 
+if TYPE_CHECKING:
+    from common.search.artist import Artist
+
 _NOTE_TIME_EVERY_S = 5.0
+# The pictures are prepared while the last few trainings run, where the search is long enough to be worth a process.
+_TASKS_BEFORE_THE_END = 3
+_FEWEST_TASKS_TO_PREPARE = 10
 
 
 def search(request: SearchRequest, console: Console, stop: SearchStop) -> tuple[StudyRecord, list[Path]]:
@@ -122,8 +129,16 @@ class _Search:
         self._start = uuid.uuid4().hex[:12]
         self._began_s = self._noted_s = time.time()
         self._display: Display | None = None
+        self._artist: Artist | None = None
 
     def run(self) -> tuple[StudyRecord, list[Path]]:
+        try:
+            return self._run()
+        finally:
+            if self._artist is not None:
+                self._artist.close()
+
+    def _run(self) -> tuple[StudyRecord, list[Path]]:
         self._ledger.free_dead()
         state = self._ledger.read()
         self._announce(state)
@@ -179,7 +194,16 @@ class _Search:
             self._noted_s = now
         if not self._request.keep_checkpoints:
             remove_checkpoints(self._request.output, self._definition, state)
-        _write_trials()(self._request.output, self._record(state, "running"))
+        record = self._record(state, "running")
+        _write_trials()(self._request.output, record)
+        if self._artist is None and self._is_nearly_done(state):
+            from common.search.artist import Artist
+
+            self._artist = Artist(record)
+
+    def _is_nearly_done(self, state: LedgerState) -> bool:
+        left = agenda(self._definition, state).num_open
+        return 0 < left <= _TASKS_BEFORE_THE_END and num_tasks(self._definition, state) >= _FEWEST_TASKS_TO_PREPARE
 
     def _write(self, end: End) -> tuple[StudyRecord, list[Path]]:
         """Write what there is to show at the end; after an interruption only what does not keep anybody waiting."""
@@ -193,7 +217,8 @@ class _Search:
             return record, [self._request.output / name for name in ("trials.csv", "trials.json")]
         from common.search_results.writing import write_results
 
-        return record, write_results(self._request.output, record, self._request.base)
+        drawing = {} if self._artist is None else {"draw": self._artist.draw}
+        return record, write_results(self._request.output, record, self._request.base, **drawing)
 
     def _record(self, state: LedgerState, end: End) -> StudyRecord:
         return study_record(

@@ -74,10 +74,11 @@ class Worker:
             StoppedError: asked to stop, or the time is up; everything is saved.
             ToolError: something that no other trial could do without either.
         """
+        state: LedgerState | None = None
         with self._stop.deferred():
             while True:
                 self._stop.raise_if_requested()
-                state = self._ledger.read()
+                state = state or self._ledger.read()
                 todo = agenda(self._definition, state)
                 if not todo.num_open:
                     return
@@ -85,8 +86,9 @@ class Worker:
                 if taken is None:
                     self._report(state)
                     time.sleep(POLL_S)
+                    state = None
                 else:
-                    self._do(*taken)
+                    state = self._do(*taken, state)
 
     def _take(self, tasks: list[Task], state: LedgerState) -> tuple[Task, int] | None:
         """The first task that nobody works on, and which attempt at it this is."""
@@ -99,13 +101,17 @@ class Worker:
                 return task, attempt
         return None
 
-    def _do(self, task: Task, attempt: int) -> None:
-        """Do a task; where it fails for want of something, leave it for another attempt."""
+    def _do(self, task: Task, attempt: int, state: LedgerState) -> LedgerState | None:
+        """Do a task; where it fails for want of something, leave it for another attempt.
+
+        Returns:
+            The ledger with the outcome in it, None without one.
+        """
         try:
-            outcome = self._outcome(task, attempt)
+            outcome = self._outcome(task, attempt, state)
         except LeaseLostError as error:
             self._warn(f"{_called(task)}: {error.message}")
-            return
+            return None
         except StoppedError:
             self._ledger.give_back(task.name, self._owner, counts=False)
             raise
@@ -113,7 +119,7 @@ class Worker:
             self._ledger.give_back(task.name, self._owner, counts=False)
             raise  # the data or the base config: no trial can do without
         if outcome is None:
-            return
+            return None
         entry = {**asdict(outcome), "attempts": attempt, "run_dir": task.run_dir}
         if not self._definition.prune:
             del entry["curve"]
@@ -121,12 +127,15 @@ class Worker:
             self._ledger.finish(task.number, {**entry, "seed": self._definition.trial_seed})
         else:
             self._ledger.confirm(task.name, {**entry, "seed": task.seed})
-        self._report(self._ledger.read())
+        state = self._ledger.read()
+        self._report(state)
+        return state
 
-    def _outcome(self, task: Task, attempt: int) -> Outcome | None:
+    def _outcome(self, task: Task, attempt: int, state: LedgerState) -> Outcome | None:
         """How the task ended; None where there was nothing to train, or another attempt is to be made."""
         self._stop.begin()
-        state = self._ledger.read()
+        if attempt > 1:
+            state = self._ledger.read()  # somebody had it, and may have got further since the ledger was read
         params = self._params(task, state)
         if params is None:
             return None

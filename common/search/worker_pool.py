@@ -16,7 +16,7 @@ from common.console import Console
 from common.exits import RunFailedError
 from common.search.assignment import Assignment
 from common.search.stopping import SearchStop
-from common.search.worker_process import HELD_SIGNALS, error_from, work
+from common.search.worker_process import error_from, signals_held, work
 
 _TICK_S = 0.5
 # Workers that may die one after another without having brought a single task to its end.
@@ -84,7 +84,7 @@ class WorkerPool:
         process = context.Process(
             target=work, args=(self._assignment, stop.deadline_s, theirs), name=f"search worker {number}"
         )
-        with _signals_held(), self._own_gpu(number):
+        with signals_held(), self._own_gpu(number):
             process.start()
         theirs.close()
         return _Member(number, process, ours)
@@ -161,16 +161,6 @@ class WorkerPool:
                     member.process.join()
             member.connection.close()
         self._members.clear()
-
-
-@contextlib.contextmanager
-def _signals_held() -> Iterator[None]:
-    """A process inherits that signals wait, so that none ends it before it can handle them; none is lost here."""
-    signal.pthread_sigmask(signal.SIG_BLOCK, HELD_SIGNALS)
-    try:
-        yield
-    finally:
-        signal.pthread_sigmask(signal.SIG_UNBLOCK, HELD_SIGNALS)
 
 
 def visible_gpus() -> list[str]:

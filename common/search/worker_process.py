@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import traceback
+from collections.abc import Iterator
 from multiprocessing.connection import Connection
 from typing import Any
 
@@ -17,15 +19,25 @@ from common.search.stopping import SearchStop, TimeUpError
 from common.search.storage import Storage
 
 # Kept waiting by the search while it starts a process, until its handlers are there.
-HELD_SIGNALS = {signal.SIGINT, signal.SIGTERM, signal.SIGUSR1}
+_HELD_SIGNALS = {signal.SIGINT, signal.SIGTERM, signal.SIGUSR1}
 
 
 def work(assignment: Assignment, deadline_s: float | None, connection: Connection) -> None:
     """The whole life of the process. Messages: ``(kind, content)``, see ``worker_pool.py``."""
     with SearchStop(deadline_s) as stop:
-        signal.pthread_sigmask(signal.SIG_UNBLOCK, HELD_SIGNALS)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, _HELD_SIGNALS)
         message = _worked(assignment, stop, connection)
     _send(connection, *message)
+
+
+@contextlib.contextmanager
+def signals_held() -> Iterator[None]:
+    """A process inherits that signals wait, so that none ends it before it can handle them; none is lost here."""
+    signal.pthread_sigmask(signal.SIG_BLOCK, _HELD_SIGNALS)
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, _HELD_SIGNALS)
 
 
 def _worked(assignment: Assignment, stop: SearchStop, connection: Connection) -> tuple[str, Any]:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
 from common.atomic import write_text
 from common.config import LoadedConfig, config_differences
 from common.search_results.best_config import best_config_text, config_with
-from common.search_results.pictures import draw_pictures
+from common.search_results.pictures import Pictures, draw_pictures
 from common.search_results.records import StudyRecord
 from common.search_results.report import report_text
 from common.search_results.trial_files import trials_csv, trials_json, writable
@@ -16,7 +17,12 @@ from common.search_results.verdict import outcome_sentence
 from common.search_results.wording import param_paths, short_names, shown_value, trial_of
 
 
-def write_results(folder: Path, study: StudyRecord, base: LoadedConfig) -> list[Path]:
+def write_results(
+    folder: Path,
+    study: StudyRecord,
+    base: LoadedConfig,
+    draw: Callable[[Path, StudyRecord], Pictures] = draw_pictures,
+) -> list[Path]:
     """Write everything anew into ``folder``, each file in one step; the same study gives the same bytes.
 
     best_config.yaml needs a winner; without one it is left out, and one of before is removed.
@@ -34,7 +40,7 @@ def write_results(folder: Path, study: StudyRecord, base: LoadedConfig) -> list[
         best.unlink(missing_ok=True)
     else:
         write_text(best, best_config_text(study, base))
-    pictures = draw_pictures(folder, study)
+    pictures = draw(folder, study)
     write_text(report, writable(report_text(study, base, folder, pictures)))
     names = ["trials.csv", "trials.json", *pictures.names]
     return [report, *([best] if study.winner is not None else []), *(folder / name for name in names)]
@@ -46,8 +52,9 @@ def write_trials(folder: Path, study: StudyRecord) -> None:
     Raises:
         OSError: a file cannot be written.
     """
-    write_text(folder / "trials.csv", trials_csv(study))
-    write_text(folder / "trials.json", trials_json(study))
+    # They can be made again from the study. Waiting for the disk would be waiting for all that a training has written.
+    write_text(folder / "trials.csv", trials_csv(study), flush=False)
+    write_text(folder / "trials.json", trials_json(study), flush=False)
 
 
 def winner_lines(study: StudyRecord, base: LoadedConfig | None = None) -> list[str]:
