@@ -34,10 +34,11 @@ def state_sha256(state: Mapping[str, Tensor]) -> str:
 def snapshot(value: Any) -> Any:
     """The same nested value with every tensor copied to the CPU, so that going on with the training leaves it alone."""
     if isinstance(value, Tensor):
-        return value.detach().to("cpu", copy=True)
+        return value.detach().clone() if value.device.type == "cpu" else value.detach().cpu()
     if isinstance(value, dict):
         copied = copy.copy(value)  # a state dict's own type and metadata stay
-        copied.update((key, snapshot(item)) for key, item in value.items())
+        for key, item in value.items():
+            copied[key] = snapshot(item)
         return copied
     if isinstance(value, (list, tuple)):
         return type(value)(map(snapshot, value))

@@ -49,7 +49,7 @@ def capture_rng_state() -> dict[str, Any]:
     numpy_state = np.random.get_state(legacy=False)
     cuda_started = torch.cuda.is_available() and torch.cuda.is_initialized()
     return {
-        "python": {"version": version, "words": torch.tensor(words, dtype=torch.int64), "gauss": gauss},
+        "python": {"version": version, "words": torch.from_numpy(np.array(words, dtype=np.int64)), "gauss": gauss},
         "numpy": {
             "words": torch.from_numpy(numpy_state["state"]["key"].astype(np.int64)),
             "position": int(numpy_state["state"]["pos"]),

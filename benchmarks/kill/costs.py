@@ -14,6 +14,7 @@ import torch
 import yaml
 
 from benchmarks.kill.cases import CASES
+from benchmarks.kill.turns import train_in_turns
 from benchmarks.train_throughput import write_images
 from common import manifest, markdown
 from common.checkpoint_container import verify
@@ -22,19 +23,19 @@ from common.config import load_config
 from common.console import Console, format_bytes
 from common.engine.run import train
 from common.engine.session import RunRequest
-from common.metrics_file import read_metrics
 from common.models import build_model
 from common.signals import StopSignals
 
-_NO_PERIODIC_ONES = "checkpointing.checkpoint_every_n_epochs=null"
+# The default is a second; where two trainings take turns, half of two seconds is the other one's.
+_USUAL = ("checkpointing.checkpoint_every_n_epochs=null", "checkpointing.min_seconds_between_saves=2.0")
 # Epochs of a tenth of a second, where the price is highest, and of several seconds.
 SPEED_CASES = {
-    "digits, simple_cnn, 20 epochs": ("training.epochs=20", _NO_PERIODIC_ONES),
+    "digits, simple_cnn, 20 epochs": ("training.epochs=20", *_USUAL),
     "the same, saving after every epoch": (
-        "training.epochs=20", _NO_PERIODIC_ONES, "checkpointing.min_seconds_between_saves=0",
+        "training.epochs=20", *_USUAL, "checkpointing.min_seconds_between_saves=0",
     ),
     "3,840 images of 3x32x32, a ResNet-18 of a quarter of the width, 2 epochs": (
-        "training.epochs=2", _NO_PERIODIC_ONES, "training.batch_size=128",
+        "training.epochs=2", *_USUAL, "training.batch_size=128",
         "model.architecture=resnet18", "model.hidden_dims=[16, 32, 64, 128]", "data.source=npz",
         "data.root=images.npz", "training.channels_last=true",
     ),
@@ -131,32 +132,39 @@ def _median_ms(what: Callable[[], object], rounds: int) -> float:
 
 
 def speed_words(overrides: Sequence[str], rounds: int) -> str:
-    """Samples per second with checkpoints against without, in turns, so that what else the machine does hits both."""
-    rates: dict[str, list[float]] = {"with": [], "without": []}
-    # The first round pays for what happens once in a process, and is not counted.
-    for number in range(rounds + 1):
-        for kind, more in (("with", ()), ("without", UNSAFE)):
-            run = _train("cnn", f"{kind}{number}", [*overrides, *more])
-            rates[kind].append(_rate(run))
-            shutil.rmtree(run)
-    ratios = sorted(a / b for a, b in zip(rates["with"][1:], rates["without"][1:], strict=True))
-    with_all, without_any = (statistics.median(rates[kind][1:]) for kind in ("with", "without"))
+    """Training time without checkpoints against with them, in turns epoch by epoch, each as often the first."""
+    without_any, with_both = [], []
+    for number in range(rounds):
+        requests = [_request("cnn", f"{kind}{number}", [*overrides, *more])
+                    for kind, more in (("without", UNSAFE), ("with", ()))]  # fmt: skip
+        order = 1 if number % 2 else -1
+        one, other = train_in_turns(requests[::order])[::order]
+        without_any.append(one)
+        with_both.append(other)
+        for request in requests:
+            shutil.rmtree(request.output_dir)
+    pairs = list(zip(without_any, with_both, strict=True))
     return (
-        f"{with_all:,.0f} samples/s with a last and a best checkpoint, {without_any:,.0f} without; "
-        f"ratio median {statistics.median(ratios):.3f} (from {ratios[0]:.3f} to {ratios[-1]:.3f}, {rounds} rounds)"
+        f"{statistics.median(loop.clock_s for loop in without_any):.2f} s without a last and a best checkpoint; speed "
+        f"with them {_ratio_words([a.clock_s / b.clock_s for a, b in pairs])} by the clock, "
+        f"{_ratio_words([a.processor_s / b.processor_s for a, b in pairs])} by processor time, {rounds} rounds"
     )
+
+
+def _ratio_words(ratios: list[float]) -> str:
+    low, middle, high = statistics.quantiles(ratios, n=4)
+    return f"{middle:.3f} (quartiles {low:.3f} and {high:.3f}, from {min(ratios):.3f} to {max(ratios):.3f})"
 
 
 def _train(case: str, name: str, overrides: list[str]) -> Path:
     """Train a case in this process into the folder ``name``."""
-    config = Path("config.yaml")
-    config.write_text(yaml.safe_dump(CASES[case].config), encoding="utf-8")
-    loaded = load_config(config, mode=CASES[case].mode, overrides=overrides)
     with StopSignals() as stop:
-        train(RunRequest(loaded, CASES[case].mode, Path(name), ["benchmark"], publish=False), Console(quiet=True), stop)
+        train(_request(case, name, overrides), Console(quiet=True), stop)
     return Path(name)
 
 
-def _rate(run: Path) -> float:
-    metrics = read_metrics(run)
-    return metrics["run"]["dataset"]["num_train"] * len(metrics["epochs"]) / metrics["run"]["duration_s"]
+def _request(case: str, name: str, overrides: list[str]) -> RunRequest:
+    config = Path("config.yaml")
+    config.write_text(yaml.safe_dump(CASES[case].config), encoding="utf-8")
+    loaded = load_config(config, mode=CASES[case].mode, overrides=overrides)
+    return RunRequest(loaded, CASES[case].mode, Path(name), ["benchmark"], publish=False)

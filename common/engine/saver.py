@@ -165,8 +165,7 @@ class Saver:
 
     def _capture(self) -> _Instant:
         state, progress = self._parts.state, self._progress
-        checkpoint = state.capture(self._parts.world)
-        return _Instant(progress.completed_epochs, progress.step, checkpoints.snapshot(checkpoint))
+        return _Instant(progress.completed_epochs, progress.step, state.capture(self._parts.world))
 
     def _write(self, names: list[str], instant: _Instant) -> None:
         self._saved_at = time.monotonic()

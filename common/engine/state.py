@@ -50,7 +50,8 @@ class TrainingState:
     def capture(self, world: World) -> dict:
         """A checkpoint of this instant: top-level keys as documented, only tensors and plain values inside.
 
-        A collective call: the random state of every process is in it.
+        Its tensors are copies on the CPU, which going on with the training leaves alone. A collective call: the random
+        state of every process is in it.
 
         ``epoch`` counts completed epochs; ``progress`` says where inside the next one this is.
         """
@@ -59,9 +60,9 @@ class TrainingState:
             "schema_version": checkpoints.SCHEMA_VERSION,
             "epoch": self.progress.completed_epochs,
             "step": self.progress.step,
-            "model_state_dict": self.model.state_dict(),
-            "optimizer_state_dict": self.optimizer.state_dict(),
-            "scheduler_state_dict": self.scheduler.state_dict(),
+            "model_state_dict": checkpoints.snapshot(self.model.state_dict()),
+            "optimizer_state_dict": checkpoints.snapshot(self.optimizer.state_dict()),
+            "scheduler_state_dict": checkpoints.snapshot(self.scheduler.state_dict()),
             "val_loss": record.get("val_loss"),
             "val_acc": record.get("val_acc"),
             "metrics": {key: record.get(key) for key in _RECORDED},
@@ -69,12 +70,14 @@ class TrainingState:
             "rng_state": world.gather(capture_rng_state()),
             "progress": self.progress.as_dict(),
             "model_spec": self.model_spec,
-            "sample_history": self.sample_history.state_dict(None if world.is_alone else world.sum),
+            "sample_history": checkpoints.snapshot(
+                self.sample_history.state_dict(None if world.is_alone else world.sum)
+            ),
         }
         if self.ema is not None:
-            state["ema_state_dict"] = self.ema.state_dict()
+            state["ema_state_dict"] = checkpoints.snapshot(self.ema.state_dict())
         if self.scaler is not None:
-            state["scaler_state_dict"] = self.scaler.state_dict()
+            state["scaler_state_dict"] = checkpoints.snapshot(self.scaler.state_dict())
         return state
 
     def restore(self, checkpoint: Mapping, world: World) -> None:
