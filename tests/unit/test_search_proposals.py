@@ -7,7 +7,6 @@ import pytest
 
 from common.search.configurations import key_of
 from common.search.proposals import STARTUP_RESULTS, Proposer
-from common.search.surrogates import normal_scores
 from common.search_results.records import SpaceEntry
 
 RATE = SpaceEntry("optimizer.learning_rate", choices=(1e-4, 1e-3, 1e-2, 3e-4, 3e-3))
@@ -145,8 +144,8 @@ def test_an_unknown_method_is_refused():
         Proposer(FINITE, "annealing", 5, 1, 1)
 
 
-def test_ranks_as_a_normal_distribution_would_have_them():
-    scores = normal_scores([3.0, -1000.0, 3.0, 7.0])
-    assert scores[0] == scores[2] and scores[1] < scores[0] < scores[3]
-    assert normal_scores([1.0, 2.0, 3.0])[1] == pytest.approx(0.0)
-    assert normal_scores([5.0, 5.0]) == pytest.approx([0.0, 0.0])
+def test_the_first_trials_are_spread_evenly_and_depend_on_no_result():
+    for value in (score, lambda params: 0.0, lambda params: None):
+        first = [params for params, _ in study(FINITE, "bayesian", STARTUP_RESULTS + 2, value=value).values()]
+        assert len({params["model.dropout"] for params in first}) == 6
+        assert first == [params for params, _ in list(study(FINITE, "bayesian", 12).values())[:6]]
