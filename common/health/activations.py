@@ -8,12 +8,14 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
+from functools import cache
 from statistics import fmean
 from typing import NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.utils.hooks import RemovableHandle
 
 from common.health.numbers import finite, mean_and_std
 from common.health.outputs import OutputSignals, output_signals
@@ -91,6 +93,7 @@ class ActivationWatch:
     def __init__(self, model: nn.Module, num_passes: int) -> None:
         self._passes_left = num_passes
         self._every = -(-num_passes // _MAX_PASSES)
+        self._is_watched_pass = num_passes % self._every == 0
         self._samples_per_pass = max(-(-_NUM_SAMPLES * self._every // num_passes), _MIN_SAMPLES)
         # Compiled code takes no notice of hooks that came after it, so that one pass has to run without compilation.
         self._is_compiled = model._compiled_call_impl is not None
@@ -100,12 +103,16 @@ class ActivationWatch:
         self._input_limits: dict[nn.Module, tuple[Tensor, Tensor]] = {}
         self._inputs: list[Tensor] = []
         self._outputs: list[Tensor] = []
-        self._hooks = ExitStack()
+        self._hooks: list[RemovableHandle] = []
+        self._stance = ExitStack()
         self._hook(model)
 
     def stop(self) -> None:
         """Take all hooks away; what was collected stays."""
-        self._hooks.close()
+        for hook in self._hooks:
+            hook.remove()
+        self._hooks.clear()
+        self._stance.close()
 
     def summary(self) -> ActivationSignals | None:
         """What was seen, or None if the model was not called. Waits for the device."""
@@ -159,17 +166,17 @@ class ActivationWatch:
 
     def _hook(self, model: nn.Module) -> None:
         for name, module in model.named_modules():
-            if isinstance(module, ACTIVATIONS):
+            if _is_activation(type(module)):
                 if not isinstance(module, _EXACTLY_ZERO):
-                    self._hooks.callback(module.register_forward_pre_hook(self._before_activation).remove)
-                self._hooks.callback(module.register_forward_hook(self._after_activation(name)).remove)
-        self._hooks.callback(model.register_forward_hook(self._after_model).remove)
+                    self._hooks.append(module.register_forward_pre_hook(self._before_activation))
+                self._hooks.append(module.register_forward_hook(self._after_activation(name)))
+        self._hooks.append(model.register_forward_hook(self._after_model))
         if self._is_compiled:
-            self._hooks.enter_context(torch.compiler.set_stance("force_eager"))
+            self._stance.enter_context(torch.compiler.set_stance("force_eager"))
 
     def _is_watched(self, values: Tensor) -> bool:
         """Whether this pass is looked at, and these values have samples and units."""
-        return self._passes_left > 0 and self._passes_left % self._every == 0 and values.ndim >= 2
+        return self._is_watched_pass and values.ndim >= 2
 
     def _before_activation(self, module: nn.Module, inputs: tuple) -> None:
         # Before the call, since it may be one that overwrites its input.
@@ -197,14 +204,21 @@ class ActivationWatch:
             if isinstance(output, Tensor) and output.ndim == 2:
                 self._outputs.append(self._some_samples(output))
         self._passes_left -= 1
+        self._is_watched_pass = self._passes_left > 0 and self._passes_left % self._every == 0
         self._calls_in_pass.clear()
         if self._is_compiled or self._passes_left <= 0:
             self.stop()
 
     def _some_samples(self, values: Tensor) -> Tensor:
         """Evenly spread ones of a batch: data is often sorted by class, and units are for some classes only."""
-        most = min(self._samples_per_pass, _MAX_ELEMENTS // max(values.shape[1:].numel(), 1))
-        return values.detach()[:: -(-len(values) // max(most, _MIN_SAMPLES))]
+        num_samples = values.shape[0]
+        most = min(self._samples_per_pass, _MAX_ELEMENTS * num_samples // max(values.numel(), 1))
+        return values.detach()[:: -(-num_samples // max(most, _MIN_SAMPLES))]
+
+
+@cache
+def _is_activation(kind: type) -> bool:
+    return issubclass(kind, ACTIVATIONS)
 
 
 @contextlib.contextmanager
@@ -232,8 +246,7 @@ def _limits(values: Tensor) -> tuple[Tensor, Tensor]:
     return by_place.amin(0).reshape(shape).amin(places), by_place.amax(0).reshape(shape).amax(places)
 
 
-@dataclass(frozen=True)
-class _Layer:
+class _Layer(NamedTuple):
     num_units: int
     num_dead: int
     is_finite: bool
@@ -249,7 +262,7 @@ def _seen(calls: Sequence[_Call], rows: np.ndarray) -> _Layer:
     passes_nothing_on_U = ranges[0] <= _DEAD_GAIN * ranges[1] if len(ranges) > 1 else ranges[0] == 0.0
     return _Layer(
         num_units=num_units,
-        num_dead=np.count_nonzero(passes_nothing_on_U),
+        num_dead=int(np.count_nonzero(passes_nothing_on_U)),
         is_finite=math.isfinite(np.maximum.reduce(ranges[0])),
         saturated_share=fmean(rows[:, -1].tolist()) if calls[0].saturated_share else None,
     )

@@ -125,8 +125,8 @@ class _Measured:
     after: list[float]
     updates: list[float]
     spreads: list[float]
-    grads: list[float]
     row_grads: list[float]
+    grads: list[float]
     dots: list[float]
 
 
@@ -163,10 +163,9 @@ def _measure(weights: Sequence[nn.Parameter], before: list[Tensor], grad_norms: 
     gradients = [_rows(_gradient(weight)) for weight in weights]
     centred = torch._foreach_sub(after, [rows.mean(dim=0, keepdim=True) for rows in after])
     dots = [product.sum() for product in torch._foreach_mul(updates, gradients)]
-    norms = (torch._foreach_norm(tensors) for tensors in (before, after, updates, centred))
-    columns = [*norms, grad_norms, torch._foreach_norm(gradients), dots]
-    numbers = _numbers([value for column in columns for value in column])
-    return _Measured(*(numbers[start : start + len(after)] for start in range(0, len(numbers), len(after))))
+    norms = torch._foreach_norm([*before, *after, *updates, *centred, *gradients])
+    numbers, count = _numbers([*norms, *grad_norms, *dots]), len(after)
+    return _Measured(*(numbers[start : start + count] for start in range(0, len(numbers), count)))
 
 
 def _numbers(values: list[Tensor]) -> list[float]:

@@ -5,12 +5,14 @@ from __future__ import annotations
 import json
 import math
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
 from torch.nn import functional
 
 from common.health import initial_loss_ratio, output_signals, recall_signals, series_signals
+from common.health.numbers import mean, mean_and_std
 from common.models import build_model
 
 
@@ -130,3 +132,13 @@ def gradient_norms(*, cleared: bool) -> list[float]:
 def test_gradients_that_add_up_grow_over_the_epoch():
     assert series_signals(gradient_norms(cleared=False))["growth"] > 2.0
     assert series_signals(gradient_norms(cleared=True))["growth"] < 1.5
+
+
+@pytest.mark.parametrize("shape", [(1,), (7, 3), (78, 1, 8, 8), (3, 10_001)])
+@pytest.mark.parametrize("offset", [0.0, 1e4])
+def test_mean_and_deviation_are_numpys_to_the_bit(shape, offset):
+    values = np.random.default_rng(0).normal(offset, 3.0, shape).astype(np.float32)
+    before = values.copy()
+    assert mean_and_std(values) == (values.mean(), values.std())
+    assert mean(values) == values.mean() and mean(values).dtype == np.float32
+    np.testing.assert_array_equal(values, before)

@@ -15,7 +15,7 @@ from torch.nn import functional
 from common.checkpoints import state_sha256
 from common.data import epoch_order, load_dataset, split_into_batches
 from common.health import SampleHistory
-from common.health.sample_history import QUANTILES
+from common.health.sample_history import QUANTILES, device_margins, margins
 from common.models import build_model
 
 LABELS = torch.arange(20) % 4
@@ -197,6 +197,18 @@ def test_the_same_history_gives_the_same_bytes(tmp_path):
         closed(range(1, 3)).write(tmp_path / name)
     assert (tmp_path / "a").read_bytes() == (tmp_path / "b").read_bytes()
     assert {path.name for path in tmp_path.iterdir()} == {"a", "b"}
+
+
+@pytest.mark.parametrize("num_classes", [2, 10, 300])
+def test_margins_in_memory_and_on_a_device_are_the_same(num_classes):
+    logits = torch.randn(50, num_classes, generator=torch.Generator().manual_seed(0))
+    logits[3, 1], logits[4, 0] = math.inf, math.nan
+    labels = torch.arange(50) % num_classes
+    rows = zip(logits[5:].tolist(), labels[5:].tolist(), strict=True)
+    by_hand = [row[label] - max([*row[:label], *row[label + 1 :]]) for row, label in rows]
+    on_device = device_margins(logits.clone(), labels).numpy()
+    np.testing.assert_array_equal(margins(logits.numpy(), labels.numpy()), on_device)
+    np.testing.assert_allclose(on_device[5:], by_hand, rtol=1e-5)
 
 
 def test_numbers_that_are_not_finite_and_half_precision():
