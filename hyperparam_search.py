@@ -8,6 +8,7 @@ import re
 import sys
 import time
 from collections.abc import Sequence
+from contextlib import ExitStack, closing
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -96,7 +97,12 @@ def program(args: argparse.Namespace) -> Exit:
     from common.search.loading import loading
     from common.search.stopping import SearchStop
 
-    with SearchStop(deadline_s) as stop:
+    with SearchStop(deadline_s) as stop, ExitStack() as at_the_end:
+        trainer = None
+        if is_trained_elsewhere(args):
+            from common.search.trainer_process import TrainerProcess
+
+            trainer = at_the_end.enter_context(closing(TrainerProcess()))
         from common.console import Console
 
         console = Console(quiet=args.quiet, as_json=args.json)
@@ -110,9 +116,15 @@ def program(args: argparse.Namespace) -> Exit:
         with loading():
             from common.search.searching import search
 
-        study, files = search(request, console, stop)
+        study, files = search(request, console, stop, trainer)
     show_result(args, study, files, console)
     return Exit.DONE
+
+
+def is_trained_elsewhere(args: argparse.Namespace) -> bool:
+    """Whether torch is best loaded by another process meanwhile: one worker, and nothing here that needs torch too."""
+    is_bayesian = METHODS[args.method] == "bayesian"  # its model is torch's
+    return args.jobs == 1 and not args.dry_run and not is_bayesian and "torch" not in sys.modules
 
 
 def new_request(args: argparse.Namespace) -> SearchRequest:

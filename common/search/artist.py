@@ -7,8 +7,8 @@ import tempfile
 from multiprocessing.connection import Connection
 from pathlib import Path
 
+from common.search.held_signals import signals_held
 from common.search.loading import loading
-from common.search.worker_process import signals_held
 from common.search_results.pictures import Pictures, draw_pictures
 from common.search_results.records import StudyRecord
 

@@ -9,16 +9,16 @@ from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from common.config import config_sha256
+from common.config import LoadedConfig, config_sha256
 from common.console import Console
-from common.device import available_cpus, set_num_threads
-from common.engine.assembly import load_data
 from common.exits import InputFileError, RunFailedError, StoppedError
 from common.search.agenda import Agenda, agenda
 from common.search.assignment import Assignment
 from common.search.definition import Definition
 from common.search.display import Display, num_tasks
 from common.search.ledger import Ledger, LedgerState, open_ledger, study_names
+from common.search.loading import loading
+from common.search.outcome import Surroundings, Trainer
 from common.search.output import (
     holds_study,
     open_output,
@@ -31,12 +31,13 @@ from common.search.owners import new_owner
 from common.search.record import End, study_record
 from common.search.request import SearchRequest
 from common.search.stopping import SearchStop, TimeUpError
-from common.search.storage import Storage, storage_url
+from common.search.storage import Storage, load_storage, storage_url
 from common.search.worker import Worker
 from common.search_results.records import StudyRecord
 
 if TYPE_CHECKING:
     from common.search.artist import Artist
+    from common.search.trainer_process import TrainerProcess
 
 _NOTE_TIME_EVERY_S = 5.0
 # The pictures are prepared while the last few trainings run, where the search is long enough to be worth a process.
@@ -44,9 +45,13 @@ _TASKS_BEFORE_THE_END = 3
 _FEWEST_TASKS_TO_PREPARE = 10
 
 
-def search(request: SearchRequest, console: Console, stop: SearchStop) -> tuple[StudyRecord, list[Path]]:
+def search(
+    request: SearchRequest, console: Console, stop: SearchStop, trainer: TrainerProcess | None = None
+) -> tuple[StudyRecord, list[Path]]:
     """Bring the study to its end, from wherever it stands, and write its results.
 
+    Args:
+        trainer: what trains where there is one job; None trains in this process.
     Returns:
         The study, and the files that were written. Where the time was up, the study has that as its end.
     Raises:
@@ -56,23 +61,36 @@ def search(request: SearchRequest, console: Console, stop: SearchStop) -> tuple[
     if request.must_resume and not holds_study(request.output) and request.storage is None:
         raise InputFileError("holds no study to go on with", path=request.output, field="--resume",
                              hint="leave --resume out to begin one")  # fmt: skip
-    definition = _definition(request, console)
+    surroundings = _survey(request.base) if trainer is None else _survey_elsewhere(trainer, request.base, stop)
+    definition = _definition(request, surroundings, console)
     open_output(request.output)
     with closing(Storage(storage_url(request.storage, request.output))) as storage:
         ledger, found = _ledger(request, definition, storage)
-        return _Search(request, found, ledger, storage.url, console, stop).run()
+        return _Search(request, found, ledger, storage.url, console, stop, trainer).run()
 
 
-def _definition(request: SearchRequest, console: Console) -> Definition:
+def _survey(base: LoadedConfig) -> Surroundings:
+    with loading():
+        from common.search.training import survey
+
+    return survey(base)[0]
+
+
+def _survey_elsewhere(trainer: TrainerProcess, base: LoadedConfig, stop: SearchStop) -> Surroundings:
+    trainer.ask_survey(base)
+    load_storage()  # while torch is being loaded there
+    return trainer.survey(stop)
+
+
+def _definition(request: SearchRequest, surroundings: Surroundings, console: Console) -> Definition:
     """What the command asks for, with what only the data and the machine can tell."""
     config, plan = request.base.config, request.plan
-    threads = config.training.num_threads or set_num_threads(None)
-    if config.training.device == "cpu" and threads * request.jobs > available_cpus():
+    threads, cpus = surroundings.num_threads, surroundings.num_cpus
+    if config.training.device == "cpu" and threads * request.jobs > cpus:
         console.warning(
-            f"{request.jobs} jobs of {threads} threads on {available_cpus()} processors get in each other's way: "
+            f"{request.jobs} jobs of {threads} threads on {cpus} processors get in each other's way: "
             "set training.num_threads to 1, or take fewer --jobs"
         )
-    dataset = load_data(config)
     return Definition(
         method=plan.method,
         space=plan.space.entries,
@@ -82,7 +100,7 @@ def _definition(request: SearchRequest, console: Console) -> Definition:
         metric=plan.metric,
         epochs=config.training.epochs,
         base_sha256=config_sha256(config),
-        dataset=dataset.fingerprint,
+        dataset=surroundings.dataset,
         trial_seed=config.reproducibility.seed,
         num_threads=threads,
         confirm=plan.confirm,
@@ -116,13 +134,14 @@ class _Search:
 
     def __init__(
         self, request: SearchRequest, definition: Definition, ledger: Ledger, url: str, console: Console,
-        stop: SearchStop,
+        stop: SearchStop, trainer: TrainerProcess | None,
     ) -> None:  # fmt: skip
         self._request = request
         self._definition = definition
         self._ledger = ledger
         self._console = console
         self._stop = stop
+        self._trainer = trainer
         self._assignment = Assignment(
             request.base, definition, url, ledger.name, request.output, list(request.command_line)
         )
@@ -172,7 +191,10 @@ class _Search:
 
     def _work(self) -> None:
         if self._request.jobs == 1:
-            Worker(self._assignment, self._ledger, new_owner(), self._stop, self._note, self._console.warning).work()
+            Worker(
+                self._assignment, self._ledger, new_owner(), self._stop, self._note, self._console.warning,
+                self._begun_trainer(),
+            ).work()  # fmt: skip
             return
         from common.search.worker_pool import WorkerPool, visible_gpus
 
@@ -182,6 +204,14 @@ class _Search:
             news=lambda: self._note(self._ledger.read()), death=self._ledger.free_dead,
         )  # fmt: skip
         pool.run(self._stop)
+
+    def _begun_trainer(self) -> Trainer:
+        if self._trainer is not None:
+            self._trainer.begin(self._assignment)
+            return self._trainer
+        from common.search.training import TrialTrainer
+
+        return TrialTrainer(self._request.base, self._definition, list(self._request.command_line))
 
     def _note(self, state: LedgerState) -> None:
         """Tell and write what is new."""

@@ -94,6 +94,12 @@ class Storage:
                                     field="--storage", hint=hint)  # fmt: skip
 
 
+def load_storage() -> None:
+    """Load what it takes to open a storage, by opening one that is nowhere."""
+    with loading():
+        _opened("sqlite://")[1].dispose()
+
+
 def storage_url(given: str | None, folder: Path) -> str:
     """SQLAlchemy's URL of the storage that the user names, of ``study.db`` in the folder where none is named.
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import statistics
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -14,15 +13,17 @@ from common.config import Config, LoadedConfig, config_from_mapping, config_to_m
 from common.config.overrides import merged
 from common.console import Console
 from common.data import Dataset
-from common.device import configure_determinism, select_device
+from common.device import available_cpus, configure_determinism, select_device, set_num_threads
 from common.engine.assembly import load_data
 from common.engine.claim import finished_metrics
 from common.engine.run import train
 from common.engine.session import RunRequest
 from common.environment import describe_machine
 from common.exits import RunFailedError
+from common.search.assignment import Assignment
 from common.search.definition import Definition
 from common.search.loading import loading
+from common.search.outcome import Curve, Outcome, Surroundings
 from common.search.space import configured
 from common.signals import StopSignals
 
@@ -44,21 +45,16 @@ MEASURES = ("val_loss", "val_acc", "val_f1", "val_precision", "val_recall", "tra
 _EPOCHS_BEFORE_PRUNING = 0.2
 _CURVES_BEFORE_PRUNING = 4
 
-Curve = Sequence[float]  # the best score so far, the higher the better, after each epoch
 
+def survey(base: LoadedConfig) -> tuple[Surroundings, Dataset]:
+    """What a study with this base config depends on besides it; and the data.
 
-@dataclass(frozen=True)
-class Outcome:
-    """How a training ended. ``value`` is None for one that diverged; ``curve`` is the best score after each epoch."""
-
-    state: str
-    value: float | None
-    measures: Mapping[str, float] = field(default_factory=dict)
-    curve: Curve = ()
-    started_at: str | None = None
-    finished_at: str | None = None
-    duration_s: float | None = None
-    message: str | None = None
+    Raises:
+        ToolError: the data cannot be read, or is unfit for training.
+    """
+    dataset = load_data(base.config)
+    num_threads = base.config.training.num_threads or set_num_threads(None)
+    return Surroundings(dataset.fingerprint, num_threads, available_cpus()), dataset
 
 
 class TrialTrainer:
@@ -68,17 +64,18 @@ class TrialTrainer:
         base: what the trials' values are put on.
         definition: of the study.
         command_line: for environment.json.
+        dataset: that of ``base``, where it is loaded already.
     """
 
-    def __init__(self, base: LoadedConfig, definition: Definition, command_line: list[str]) -> None:
+    def __init__(
+        self, base: LoadedConfig, definition: Definition, command_line: list[str], dataset: Dataset | None = None
+    ) -> None:
         self._base = base
         self._definition = definition
         self._command_line = command_line
-        self._datasets: dict[str, Dataset] = {}
+        self._datasets = {} if dataset is None else {_key(base.config): dataset}
         self._machine: dict[str, Any] | None = None
-        with loading():  # of what the first training would load otherwise
-            reproducibility = base.config.reproducibility
-            configure_determinism(reproducibility.deterministic, reproducibility.benchmark)
+        load_optimizers(base)
 
     def run(
         self,
@@ -89,15 +86,7 @@ class TrialTrainer:
         *,
         rivals: Sequence[Curve] | None = None,
     ) -> Outcome:
-        """Bring the training of one configuration to its end, from wherever its folder stands.
-
-        Args:
-            rivals: the curves of trials that it is compared with after every epoch, and given up where it falls behind
-                their median; None trains to the end.
-        Raises:
-            StoppedError: asked to stop; what was trained is saved.
-            ToolError, OSError: the machine lacks something, or the data is unfit.
-        """
+        """See ``outcome.Trainer``."""
         config = configured(self._base.config, params)
         if isinstance(config, str):
             return Outcome("failed", None, message=f"not a valid configuration: {config}")
@@ -130,10 +119,48 @@ class TrialTrainer:
         )
 
     def _dataset(self, config: Config) -> Dataset:
-        key = config.data.model_dump_json()
+        key = _key(config)
         if key not in self._datasets:
             self._datasets = {key: load_data(config)}  # one at a time: two may not fit
         return self._datasets[key]
+
+
+class TrainingDesk:
+    """What a process that trains for another one is asked for; see ``trainer_process``."""
+
+    def __init__(self, stop: StopSignals) -> None:
+        self._stop = stop
+        self._base: LoadedConfig | None = None
+        self._dataset: Dataset | None = None
+        self._trainer: TrialTrainer | None = None
+
+    def survey(self, base: LoadedConfig) -> Surroundings:
+        found, self._dataset = survey(base)
+        self._base = base
+        return found
+
+    def begin(self, assignment: Assignment) -> None:
+        self._trainer = TrialTrainer(assignment.base, assignment.definition, assignment.command_line, self._dataset)
+
+    def run(self, params: Mapping[str, Any], seed: int, run_dir: Path, rivals: Sequence[Curve] | None) -> Outcome:
+        assert self._trainer is not None
+        return self._trainer.run(params, seed, run_dir, self._stop, rivals=rivals)
+
+    def prepare(self) -> None:
+        """Use the time until the next request."""
+        if self._base is not None and self._trainer is None:
+            load_optimizers(self._base)
+
+
+def load_optimizers(base: LoadedConfig) -> None:
+    """Load what the first training would load otherwise; it takes as long as torch itself."""
+    reproducibility = base.config.reproducibility
+    with loading():
+        configure_determinism(reproducibility.deterministic, reproducibility.benchmark)
+
+
+def _key(config: Config) -> str:
+    return config.data.model_dump_json()
 
 
 def trial_config(config: Config, seed: int, definition: Definition) -> Config:

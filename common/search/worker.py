@@ -21,8 +21,8 @@ from common.search.agenda import MAX_ATTEMPTS, Task, agenda, results_for
 from common.search.assignment import Assignment
 from common.search.heartbeat import Heartbeat
 from common.search.ledger import Ledger, LedgerState
+from common.search.outcome import Curve, Outcome, Trainer
 from common.search.stopping import LeaseLostError, SearchStop
-from common.search.training import Curve, Outcome, TrialTrainer
 
 POLL_S = 0.2
 _RETRY_PAUSE_S = 0.3
@@ -40,6 +40,7 @@ class Worker:
         stop: entered by the caller.
         report: called with the ledger's state after every task that has ended, and while waiting for others.
         warn: called with what people should know.
+        trainer: trains.
         parent: the process without which it does not go on, None for its own.
     """
 
@@ -51,6 +52,7 @@ class Worker:
         stop: SearchStop,
         report: Callable[[LedgerState], None],
         warn: Callable[[str], None],
+        trainer: Trainer,
         *,
         parent: int | None = None,
     ) -> None:
@@ -65,7 +67,7 @@ class Worker:
         self._failed_in_a_row = 0
         self._space = {entry.path: entry for entry in assignment.definition.space}
         self._proposer = assignment.definition.proposer()
-        self._trainer = TrialTrainer(assignment.base, assignment.definition, assignment.command_line)
+        self._trainer = trainer
 
     def work(self) -> None:
         """Do everything that is left to do, together with whoever else works on the study.

@@ -15,8 +15,9 @@ from typing import Any
 from common.console import Console
 from common.exits import RunFailedError
 from common.search.assignment import Assignment
+from common.search.held_signals import signals_held
 from common.search.stopping import SearchStop
-from common.search.worker_process import error_from, signals_held, work
+from common.search.worker_process import error_from, work
 
 _TICK_S = 0.5
 # Workers that may die one after another without having brought a single task to its end.

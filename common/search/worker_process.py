@@ -2,48 +2,34 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
-import signal
 import traceback
-from collections.abc import Iterator
 from multiprocessing.connection import Connection
 from typing import Any
 
 from common.exits import Exit, StoppedError, ToolError
 from common.search.assignment import Assignment
+from common.search.held_signals import signals_released
 from common.search.ledger import open_ledger
 from common.search.loading import loading
 from common.search.owners import new_owner
 from common.search.stopping import SearchStop, TimeUpError
 from common.search.storage import Storage
 
-# Kept waiting by the search while it starts a process, until its handlers are there.
-_HELD_SIGNALS = {signal.SIGINT, signal.SIGTERM, signal.SIGUSR1}
-
 
 def work(assignment: Assignment, deadline_s: float | None, connection: Connection) -> None:
     """The whole life of the process. Messages: ``(kind, content)``, see ``worker_pool.py``."""
     with SearchStop(deadline_s) as stop:
-        signal.pthread_sigmask(signal.SIG_UNBLOCK, _HELD_SIGNALS)
+        signals_released()
         message = _worked(assignment, stop, connection)
     _send(connection, *message)
-
-
-@contextlib.contextmanager
-def signals_held() -> Iterator[None]:
-    """A process inherits that signals wait, so that none ends it before it can handle them; none is lost here."""
-    signal.pthread_sigmask(signal.SIG_BLOCK, _HELD_SIGNALS)
-    try:
-        yield
-    finally:
-        signal.pthread_sigmask(signal.SIG_UNBLOCK, _HELD_SIGNALS)
 
 
 def _worked(assignment: Assignment, stop: SearchStop, connection: Connection) -> tuple[str, Any]:
     """Work until nothing is left; the last message."""
     try:
         with loading():
+            from common.search.training import TrialTrainer
             from common.search.worker import Worker
         storage = Storage(assignment.storage_url)
         ledger = open_ledger(storage, assignment.study, assignment.definition.direction, create=False)
@@ -55,6 +41,7 @@ def _worked(assignment: Assignment, stop: SearchStop, connection: Connection) ->
             stop,
             report=lambda state: _send(connection, "news", None),
             warn=lambda text: _send(connection, "warning", text),
+            trainer=TrialTrainer(assignment.base, assignment.definition, assignment.command_line),
             parent=os.getppid(),
         )
         worker.work()

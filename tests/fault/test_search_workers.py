@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import signal
@@ -17,7 +18,7 @@ from common.search.ledger import open_ledger, study_names
 from common.search.owners import pid_of
 from common.search.storage import Storage, storage_url
 from tests.searches import document_of, outcome_of, run_search, search_command, start_search
-from tests.training_runs import STOPPABLE, wait_until
+from tests.training_runs import ROOT, STOPPABLE, wait_until
 
 SPACE = {"learning_rate": [0.003, 0.01, 0.03], "dropout": [0.0, 0.3]}
 OPTIONS = ("--n-trials", 3, "--confirm", 1)
@@ -115,6 +116,61 @@ def test_a_search_that_is_stopped_saves_and_says_how_to_go_on(tmp_path, expected
     run_search(*OPTIONS, "--resume", **CHANGES)
     assert outcome_of(Path("out")) == expected
     assert {trial["attempts"] for trial in document_of(Path("out"))["trials"]} == {1}, "a stop is no failure"
+
+
+def trainer_of(search: subprocess.Popen) -> psutil.Process:
+    """The process that trains for a search with one job, once it stands still in a trial."""
+    found: list[psutil.Process] = []
+
+    def trains() -> bool:
+        with contextlib.suppress(psutil.NoSuchProcess):
+            found[:] = [one for one in psutil.Process(search.pid).children()
+                        if "resource_tracker" not in " ".join(one.cmdline())]  # fmt: skip
+        return len(found) == 1 and Path("out/trials/0000/checkpoints/last_model.pt").exists()
+
+    wait_until(trains, "the trainer to train", deadline_s=240)
+    return found[0]
+
+
+def test_a_trainer_that_dies_is_replaced_and_its_trial_taken_again(tmp_path, expected):
+    search = standing_still(tmp_path)
+    trainer_of(search).kill()
+    Path("go").touch()
+    said = ended(search, 0)
+    assert "trial 0 failed (the process that trains died (by SIGKILL)) and is tried again" in said
+    assert outcome_of(Path("out")) == expected
+    assert [trial["attempts"] for trial in document_of(Path("out"))["trials"]] == [2, 1, 1]
+
+
+def test_a_trainer_does_not_outlive_its_search(tmp_path):
+    search = standing_still(tmp_path)
+    trainer = trainer_of(search)
+    search.kill()
+    ended(search, -signal.SIGKILL)
+    Path("go").touch()
+    wait_until(lambda: is_gone(trainer.pid), "the trainer to end")
+
+
+def test_a_trainer_that_is_stopped_alone_has_saved_and_stops_the_search(tmp_path, expected):
+    search = standing_still(tmp_path)
+    trainer_of(search).terminate()
+    Path("go").touch()
+    assert "0 of 3 trials are done; the same command goes on" in ended(search, 143)
+    run_search(*OPTIONS, "--resume", **CHANGES)
+    assert outcome_of(Path("out")) == expected
+
+
+def test_the_process_that_keeps_the_ledger_never_loads_torch(tmp_path, expected):
+    command = search_command(*OPTIONS, "--quiet", **CHANGES)
+    code = f"import sys, hyperparam_search as h; sys.exit(h.main({command!r}) or 'torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], env={**os.environ, "PYTHONPATH": str(ROOT)}).returncode == 0
+    assert outcome_of(Path("out")) == expected
+
+
+def test_what_is_wrong_with_the_data_is_told_as_if_it_had_been_read_here(tmp_path):
+    command = search_command(*OPTIONS, model__num_classes=7, space=SPACE)
+    said = ended(start_search(tmp_path, command), 3)
+    assert "model.num_classes: is 7, but the data has 3 classes; leave it out" in said and "Traceback" not in said
 
 
 def test_several_machines_share_a_study(tmp_path, server, expected):

@@ -1,0 +1,63 @@
+"""What comes of training a configuration."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Protocol
+
+from common.signals import StopSignals
+
+Curve = Sequence[float]  # the best score so far, the higher the better, after each epoch
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How a training ended. ``value`` is None for one that diverged; ``curve`` is the best score after each epoch."""
+
+    state: str
+    value: float | None
+    measures: Mapping[str, float] = field(default_factory=dict)
+    curve: Curve = ()
+    started_at: str | None = None
+    finished_at: str | None = None
+    duration_s: float | None = None
+    message: str | None = None
+
+
+class Trainer(Protocol):
+    """Trains one configuration after another, in this process or in another."""
+
+    def run(
+        self,
+        params: Mapping[str, Any],
+        seed: int,
+        run_dir: Path,
+        stop: StopSignals,
+        *,
+        rivals: Sequence[Curve] | None = None,
+    ) -> Outcome:
+        """Bring the training of one configuration to its end, from wherever its folder stands.
+
+        Args:
+            rivals: the curves of trials that it is compared with after every epoch, and given up where it falls behind
+                their median; None trains to the end.
+        Raises:
+            StoppedError: asked to stop; what was trained is saved.
+            ToolError, OSError: the machine lacks something, or the data is unfit.
+        """
+        ...
+
+
+@dataclass(frozen=True)
+class Surroundings:
+    """What a study depends on that only the data and the machine tell.
+
+    ``dataset`` is the fingerprint of the data; ``num_threads`` are those of a training, ``num_cpus`` those that this
+    machine has for them.
+    """
+
+    dataset: str
+    num_threads: int
+    num_cpus: int
