@@ -26,7 +26,7 @@ class MetricsWriter:
         """Replace the file by ``document`` in one step (``flush``: as ``atomic``); non-finite numbers become ``null``.
 
         Whoever puts a non-finite number in says so in ``events``: the file alone cannot tell why a value is missing.
-        The records in ``epochs`` must not change once another one follows them.
+        A record in ``epochs`` must not change once it was written.
         """
         atomic.write_text(self._path, self._text(document), flush=flush)
 

@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 class RecordTexts:
     """The texts of records, each encoded once, so that writing a history costs the same after every epoch of it.
 
-    A record must not change once another one follows it; the last one still may, and is encoded every time.
+    A record must not change once its text was asked for.
     """
 
     def __init__(self, encode: Callable[[Mapping], str]) -> None:
@@ -19,15 +19,13 @@ class RecordTexts:
     def of(self, records: Sequence[Mapping]) -> list[str]:
         """The text of every record, in order. Another history than the last time is encoded anew where it differs."""
         known = self._num_known(records)
-        del self._records[known:], self._texts[known:]
-        for record in records[known:-1]:
-            self._records.append(record)
-            self._texts.append(self._encode(record))
-        return [*self._texts, *map(self._encode, records[-1:])]
+        self._records[known:] = records[known:]
+        self._texts[known:] = map(self._encode, records[known:])
+        return list(self._texts)
 
     def _num_known(self, records: Sequence[Mapping]) -> int:
         known = 0
-        for mine, given in zip(self._records, records[:-1], strict=False):
+        for mine, given in zip(self._records, records, strict=False):
             if mine is not given:
                 break
             known += 1
