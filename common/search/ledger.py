@@ -10,7 +10,7 @@ import datetime
 import json
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from common.search.definition import Definition, differences
@@ -55,6 +55,12 @@ class LedgerState:
     def limit(self) -> int:
         """How many trials there can be."""
         return self.num_trials if self.exhausted_at is None else min(self.num_trials, self.exhausted_at)
+
+    def with_outcome(self, of: int | str, outcome: Mapping[str, Any]) -> LedgerState:
+        """The same with the outcome of a trial, by its number, or of a confirmation, by its task."""
+        if isinstance(of, str):
+            return replace(self, confirmed={**self.confirmed, of: outcome})
+        return replace(self, trials={**self.trials, of: replace(self.trials[of], outcome=outcome)})
 
 
 class Ledger:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
@@ -37,12 +37,14 @@ class Trainer(Protocol):
         stop: StopSignals,
         *,
         rivals: Sequence[Curve] | None = None,
+        meanwhile: Callable[[], None] | None = None,
     ) -> Outcome:
         """Bring the training of one configuration to its end, from wherever its folder stands.
 
         Args:
             rivals: the curves of trials that it is compared with after every epoch, and given up where it falls behind
                 their median; None trains to the end.
+            meanwhile: called once, while the training runs where that is in another process, else before it.
         Raises:
             StoppedError: asked to stop; what was trained is saved.
             ToolError, OSError: the machine lacks something, or the data is unfit.

@@ -64,11 +64,18 @@ class TrainerProcess:
         stop: StopSignals,
         *,
         rivals: Sequence[Curve] | None = None,
+        meanwhile: Callable[[], None] | None = None,
     ) -> Outcome:
         """See ``outcome.Trainer``; ``begin`` comes first. Raises EnvironmentLackError too where the process died."""
         if not self._process.is_alive():
             self._restart()
         self._send("run", params, seed, run_dir, rivals)
+        try:
+            if meanwhile is not None:
+                meanwhile()
+        except BaseException:
+            self.close()  # or its answer would be taken for that to the next request
+            raise
         return self._answer_to(stop)
 
     def close(self) -> None:

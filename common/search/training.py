@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import statistics
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -85,8 +85,11 @@ class TrialTrainer:
         stop: StopSignals,
         *,
         rivals: Sequence[Curve] | None = None,
+        meanwhile: Callable[[], None] | None = None,
     ) -> Outcome:
         """See ``outcome.Trainer``."""
+        if meanwhile is not None:
+            meanwhile()
         config = configured(self._base.config, params)
         if isinstance(config, str):
             return Outcome("failed", None, message=f"not a valid configuration: {config}")

@@ -26,6 +26,8 @@ from common.search.stopping import LeaseLostError, SearchStop
 
 POLL_S = 0.2
 _RETRY_PAUSE_S = 0.3
+# What other workers do in this time is not missed: a task that they have taken cannot be taken again.
+_FRESH_S = 5.0
 # So many trials that fail one after the other have a common cause.
 MAX_FAILED_IN_A_ROW = 3
 
@@ -68,6 +70,7 @@ class Worker:
         self._space = {entry.path: entry for entry in assignment.definition.space}
         self._proposer = assignment.definition.proposer()
         self._trainer = trainer
+        self._known: LedgerState | None = None
 
     def work(self) -> None:
         """Do everything that is left to do, together with whoever else works on the study.
@@ -76,21 +79,25 @@ class Worker:
             StoppedError: asked to stop, or the time is up; everything is saved.
             ToolError: something that no other trial could do without either.
         """
-        state: LedgerState | None = None
         with self._stop.deferred():
             while True:
                 self._stop.raise_if_requested()
-                state = state or self._ledger.read()
+                known, self._known = self._known, None
+                state = known or self._look()
                 todo = agenda(self._definition, state)
-                if not todo.num_open:
-                    return
                 taken = self._take(todo.ready, state)
-                if taken is None:
-                    self._report(state)
+                if taken is not None:
+                    self._do(*taken, state)
+                elif known is None and not todo.num_open:
+                    return
+                elif known is None:
                     time.sleep(POLL_S)
-                    state = None
-                else:
-                    state = self._do(*taken, state)
+
+    def _look(self) -> LedgerState:
+        """Read the ledger, and tell of it."""
+        state = self._ledger.read()
+        self._report(state)
+        return state
 
     def _take(self, tasks: list[Task], state: LedgerState) -> tuple[Task, int] | None:
         """The first task that nobody works on, and which attempt at it this is."""
@@ -103,17 +110,14 @@ class Worker:
                 return task, attempt
         return None
 
-    def _do(self, task: Task, attempt: int, state: LedgerState) -> LedgerState | None:
-        """Do a task; where it fails for want of something, leave it for another attempt.
-
-        Returns:
-            The ledger with the outcome in it, None without one.
-        """
+    def _do(self, task: Task, attempt: int, state: LedgerState) -> None:
+        """Do a task; where it fails for want of something, leave it for another attempt."""
+        seen = _Seen(self._look)
         try:
-            outcome = self._outcome(task, attempt, state)
+            outcome = self._outcome(task, attempt, state, seen)
         except LeaseLostError as error:
             self._warn(f"{_called(task)}: {error.message}")
-            return None
+            return
         except StoppedError:
             self._ledger.give_back(task.name, self._owner, counts=False)
             raise
@@ -121,19 +125,18 @@ class Worker:
             self._ledger.give_back(task.name, self._owner, counts=False)
             raise  # the data or the base config: no trial can do without
         if outcome is None:
-            return None
-        entry = {**asdict(outcome), "attempts": attempt, "run_dir": task.run_dir}
+            return
+        seed = self._definition.trial_seed if task.seed is None else task.seed
+        entry = {**asdict(outcome), "attempts": attempt, "run_dir": task.run_dir, "seed": seed}
         if not self._definition.prune:
             del entry["curve"]
         if task.seed is None:
-            self._ledger.finish(task.number, {**entry, "seed": self._definition.trial_seed})
+            self._ledger.finish(task.number, entry)
         else:
-            self._ledger.confirm(task.name, {**entry, "seed": task.seed})
-        state = self._ledger.read()
-        self._report(state)
-        return state
+            self._ledger.confirm(task.name, entry)
+        self._known = seen.state_with(task, entry)
 
-    def _outcome(self, task: Task, attempt: int, state: LedgerState) -> Outcome | None:
+    def _outcome(self, task: Task, attempt: int, state: LedgerState, seen: _Seen) -> Outcome | None:
         """How the task ended; None where there was nothing to train, or another attempt is to be made."""
         self._stop.begin()
         if attempt > 1:
@@ -148,7 +151,9 @@ class Worker:
         heartbeat = Heartbeat(self._ledger.renewing(), task.name, self._owner, self._stop.lose, parent=self._parent)
         try:
             with heartbeat:
-                outcome = self._trainer.run(params, seed, self._folder / task.run_dir, self._stop, rivals=rivals)
+                outcome = self._trainer.run(
+                    params, seed, self._folder / task.run_dir, self._stop, rivals=rivals, meanwhile=seen.look
+                )
             self._failed_in_a_row = 0
             return outcome
         except (StoppedError, InputFileError, CheckFailedError):
@@ -206,6 +211,27 @@ class Worker:
         self._ledger.give_back(task.name, self._owner, counts=counts)
         time.sleep(_RETRY_PAUSE_S * attempt)
         return None
+
+
+class _Seen:
+    """The ledger as it was when a training had begun.
+
+    Looked at then, and not when the training is over, it keeps nobody waiting; what ended before is told then too.
+    """
+
+    def __init__(self, look: Callable[[], LedgerState]) -> None:
+        self._look = look
+        self._state: LedgerState | None = None
+        self._looked_at_s = 0.0
+
+    def look(self) -> None:
+        self._state, self._looked_at_s = self._look(), time.monotonic()
+
+    def state_with(self, task: Task, outcome: Mapping[str, Any]) -> LedgerState | None:
+        """What was seen and the outcome of the task; None where it is too long ago to be told from."""
+        if self._state is None or time.monotonic() - self._looked_at_s > _FRESH_S:
+            return None
+        return self._state.with_outcome(task.number if task.seed is None else task.name, outcome)
 
 
 def _called(task: Task) -> str:

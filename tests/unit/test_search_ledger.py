@@ -244,3 +244,14 @@ def test_an_owner_is_known_to_be_dead_only_if_it_can_be_known():
     child.start()
     child.join()
     assert is_known_dead(json.dumps([place, child.pid, created, tag]))
+
+
+def test_a_state_with_an_outcome_is_what_the_ledger_says_afterwards(ledger):
+    proposed(ledger, 0), proposed(ledger, 1)
+    before = ledger.read()
+    ledger.finish(1, DONE)
+    ledger.confirm("confirm/1/7", DONE)
+    expected = ledger.read()
+    told = before.with_outcome(1, DONE).with_outcome("confirm/1/7", DONE)
+    assert (told.trials, told.confirmed) == (expected.trials, expected.confirmed)
+    assert before.trials[1].outcome is None and not before.confirmed
