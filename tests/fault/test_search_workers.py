@@ -96,8 +96,8 @@ def test_workers_do_not_outlive_their_search(tmp_path, expected):
     process = standing_still(tmp_path, "--jobs", 2)
     found = workers(storage_url(None, tmp_path / "out"), 2)
     process.kill()
+    Path("go").touch()  # what stands still holds the pipe that is read to its end
     ended(process, -signal.SIGKILL)
-    Path("go").touch()
     wait_until(lambda: all(map(is_gone, found)), "the workers to end")
     run_search(*OPTIONS, **CHANGES)
     assert outcome_of(Path("out")) == expected
@@ -146,8 +146,8 @@ def test_a_trainer_does_not_outlive_its_search(tmp_path):
     search = standing_still(tmp_path)
     trainer = trainer_of(search)
     search.kill()
+    Path("go").touch()  # what stands still holds the pipe that is read to its end
     ended(search, -signal.SIGKILL)
-    Path("go").touch()
     wait_until(lambda: is_gone(trainer.pid), "the trainer to end")
 
 
