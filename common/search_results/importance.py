@@ -16,7 +16,6 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from common.search_results.forest import permutation_importances
 from common.search_results.records import StudyRecord, TrialRecord
 from common.search_results.wording import param_paths
 
@@ -56,9 +55,9 @@ def importances(study: StudyRecord) -> list[Importance] | None:
     if np.ptp(ranks_N) == 0:
         return None
     columns = [_columns(trials, path) for path in paths]
+    shares_P = _shares(columns, ranks_N, seed=0)
     rng = np.random.default_rng(0)
-    targets_SN = [ranks_N, *(rng.permutation(ranks_N) for _ in range(_NUM_SHUFFLED))]
-    shares_P, *shuffled_SP = permutation_importances(columns, targets_SN, num_trees=_NUM_TREES, seed=0)
+    shuffled_SP = [_shares(columns, rng.permutation(ranks_N), seed) for seed in range(1, _NUM_SHUFFLED + 1)]
     chances_P = np.quantile(shuffled_SP, _CHANCE_QUANTILE, axis=0)
     found = [
         Importance(path, max(0.0, float(share)), max(0.0, float(chance)))
@@ -77,11 +76,11 @@ def _num_values(trials: Sequence[TrialRecord], path: str) -> int:
 
 
 def _ranks(study: StudyRecord, trials: Sequence[TrialRecord]) -> npt.NDArray[np.float64]:
-    """Places from the worst on; equal ones share the mean of theirs."""
+    from scipy.stats import rankdata
+
     sign = 1.0 if study.direction == "maximize" else -1.0
-    scores_N = [-np.inf if trial.value is None or trial.state == "diverged" else sign * trial.value for trial in trials]
-    _, place_N, count_V = np.unique(scores_N, return_inverse=True, return_counts=True)
-    return (np.cumsum(count_V) - (count_V - 1) / 2)[place_N]
+    return rankdata([-np.inf if trial.value is None or trial.state == "diverged" else sign * trial.value
+                     for trial in trials])  # fmt: skip
 
 
 def _columns(trials: Sequence[TrialRecord], path: str) -> npt.NDArray[np.float32]:
@@ -97,3 +96,42 @@ def _columns(trials: Sequence[TrialRecord], path: str) -> npt.NDArray[np.float32
 
 def _is_number(value: Any) -> bool:
     return isinstance(value, (int, float)) and not isinstance(value, bool)
+
+
+def _shares(
+    columns: Sequence[npt.NDArray[np.float32]], ranks_N: npt.NDArray[np.float64], seed: int
+) -> npt.NDArray[np.float64]:
+    """The importance of each hyperparameter, as a share of the variance of the ranks."""
+    from sklearn.ensemble import RandomForestRegressor
+
+    features_NF = np.concatenate(columns, axis=1)
+    ends = np.cumsum([block.shape[1] for block in columns])
+    forest = RandomForestRegressor(_NUM_TREES, min_samples_leaf=2, max_features=0.7, random_state=seed, n_jobs=1)
+    forest.fit(features_NF, ranks_N)
+    rng = np.random.default_rng(seed)
+    rises_P, num_used = np.zeros(len(columns)), 0
+    for tree, seen in zip(forest.estimators_, forest.estimators_samples_, strict=True):
+        unseen = np.setdiff1d(np.arange(len(ranks_N)), seen)
+        if len(unseen) < 2:
+            continue
+        rises_P += _error_rises(tree.tree_, features_NF[unseen], ranks_N[unseen], ends, rng)
+        num_used += 1
+    return rises_P / (max(num_used, 1) * ranks_N.var())
+
+
+def _error_rises(
+    tree: Any, features_UF: npt.NDArray, ranks_U: npt.NDArray, ends: Sequence[int], rng: np.random.Generator
+) -> npt.NDArray[np.float64]:
+    """By how much the tree's squared error grows when one hyperparameter's values are shuffled."""
+    before = _squared_error(tree, features_UF, ranks_U)
+    rises, start = [], 0
+    for end in ends:
+        shuffled_UF = features_UF.copy()
+        shuffled_UF[:, start:end] = features_UF[rng.permutation(len(ranks_U)), start:end]
+        rises.append(_squared_error(tree, shuffled_UF, ranks_U) - before)
+        start = end
+    return np.array(rises)
+
+
+def _squared_error(tree: Any, features_UF: npt.NDArray[np.float32], ranks_U: npt.NDArray[np.float64]) -> float:
+    return float(np.mean((tree.predict(features_UF)[:, 0] - ranks_U) ** 2))
