@@ -26,24 +26,27 @@ class Outcome:
     message: str | None = None
 
 
+@dataclass(frozen=True)
+class Job:
+    """A configuration to train.
+
+    ``params`` are put on the base config. ``rivals`` are the curves of trials that it is compared with after every
+    epoch, and given up where it falls behind their median; None trains to the end.
+    """
+
+    params: Mapping[str, Any]
+    seed: int
+    run_dir: Path
+    rivals: Sequence[Curve] | None = None
+
+
 class Trainer(Protocol):
     """Trains one configuration after another, in this process or in another."""
 
-    def run(
-        self,
-        params: Mapping[str, Any],
-        seed: int,
-        run_dir: Path,
-        stop: StopSignals,
-        *,
-        rivals: Sequence[Curve] | None = None,
-        meanwhile: Callable[[], None] | None = None,
-    ) -> Outcome:
-        """Bring the training of one configuration to its end, from wherever its folder stands.
+    def run(self, job: Job, stop: StopSignals, *, meanwhile: Callable[[], None] | None = None) -> Outcome:
+        """Bring a job to its end, from wherever its folder stands.
 
         Args:
-            rivals: the curves of trials that it is compared with after every epoch, and given up where it falls behind
-                their median; None trains to the end.
             meanwhile: called once, while the training runs where that is in another process, else before it.
         Raises:
             StoppedError: asked to stop; what was trained is saved.

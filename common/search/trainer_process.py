@@ -13,15 +13,14 @@ import signal
 import threading
 import time
 import traceback
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from multiprocessing.connection import Connection
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from common.exits import EnvironmentLackError, Exit, StoppedError, ToolError
 from common.search.held_signals import signals_held, signals_released
 from common.search.loading import loading
-from common.search.outcome import Curve, Outcome, Surroundings
+from common.search.outcome import Job, Outcome, Surroundings
 from common.search.stopping import SearchStop
 from common.signals import StopSignals
 
@@ -56,20 +55,11 @@ class TrainerProcess:
         self._assignment = assignment
         self._send("begin", assignment)
 
-    def run(
-        self,
-        params: Mapping[str, Any],
-        seed: int,
-        run_dir: Path,
-        stop: StopSignals,
-        *,
-        rivals: Sequence[Curve] | None = None,
-        meanwhile: Callable[[], None] | None = None,
-    ) -> Outcome:
+    def run(self, job: Job, stop: StopSignals, *, meanwhile: Callable[[], None] | None = None) -> Outcome:
         """See ``outcome.Trainer``; ``begin`` comes first. Raises EnvironmentLackError too where the process died."""
         if not self._process.is_alive():
             self._restart()
-        self._send("run", params, seed, run_dir, rivals)
+        self._send("run", job)
         try:
             if meanwhile is not None:
                 meanwhile()

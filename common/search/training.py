@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import statistics
 from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -23,7 +22,7 @@ from common.exits import RunFailedError
 from common.search.assignment import Assignment
 from common.search.definition import Definition
 from common.search.loading import loading
-from common.search.outcome import Curve, Outcome, Surroundings
+from common.search.outcome import Curve, Job, Outcome, Surroundings
 from common.search.space import configured
 from common.signals import StopSignals
 
@@ -77,23 +76,14 @@ class TrialTrainer:
         self._machine: dict[str, Any] | None = None
         load_optimizers(base)
 
-    def run(
-        self,
-        params: Mapping[str, Any],
-        seed: int,
-        run_dir: Path,
-        stop: StopSignals,
-        *,
-        rivals: Sequence[Curve] | None = None,
-        meanwhile: Callable[[], None] | None = None,
-    ) -> Outcome:
+    def run(self, job: Job, stop: StopSignals, *, meanwhile: Callable[[], None] | None = None) -> Outcome:
         """See ``outcome.Trainer``."""
         if meanwhile is not None:
             meanwhile()
-        config = configured(self._base.config, params)
+        config = configured(self._base.config, job.params)
         if isinstance(config, str):
             return Outcome("failed", None, message=f"not a valid configuration: {config}")
-        request = self._request(config, seed, run_dir, rivals)
+        request = self._request(config, job)
         try:
             document = finished_metrics(request) or train(request, Console(quiet=True), stop)
         except RunFailedError as error:
@@ -105,20 +95,20 @@ class TrialTrainer:
                 torch.cuda.empty_cache()
         return outcome_of(document, self._definition)
 
-    def _request(self, config: Config, seed: int, run_dir: Path, rivals: Sequence[Curve] | None) -> RunRequest:
+    def _request(self, config: Config, job: Job) -> RunRequest:
         device = str(select_device(config.training.device))
         if self._machine is None:
             self._machine = describe_machine(device)
         return RunRequest(
-            loaded=LoadedConfig(trial_config(config, seed, self._definition), [], self._base.source),
+            loaded=LoadedConfig(trial_config(config, job.seed, self._definition), [], self._base.source),
             mode=MODE,
-            output_dir=run_dir,
+            output_dir=job.run_dir,
             command_line=self._command_line,
             publish=False,
             reports=False,
             dataset=self._dataset(config),
             machine=self._machine,
-            give_up=None if rivals is None else Pruning(self._definition, rivals).gives_up,
+            give_up=None if job.rivals is None else Pruning(self._definition, job.rivals).gives_up,
         )
 
     def _dataset(self, config: Config) -> Dataset:
@@ -145,9 +135,9 @@ class TrainingDesk:
     def begin(self, assignment: Assignment) -> None:
         self._trainer = TrialTrainer(assignment.base, assignment.definition, assignment.command_line, self._dataset)
 
-    def run(self, params: Mapping[str, Any], seed: int, run_dir: Path, rivals: Sequence[Curve] | None) -> Outcome:
+    def run(self, job: Job) -> Outcome:
         assert self._trainer is not None
-        return self._trainer.run(params, seed, run_dir, self._stop, rivals=rivals)
+        return self._trainer.run(job, self._stop)
 
     def prepare(self) -> None:
         """Use the time until the next request."""

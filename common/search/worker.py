@@ -21,7 +21,7 @@ from common.search.agenda import MAX_ATTEMPTS, Task, agenda, results_for
 from common.search.assignment import Assignment
 from common.search.heartbeat import Heartbeat
 from common.search.ledger import Ledger, LedgerState
-from common.search.outcome import Curve, Outcome, Trainer
+from common.search.outcome import Curve, Job, Outcome, Trainer
 from common.search.stopping import LeaseLostError, SearchStop
 
 POLL_S = 0.2
@@ -126,8 +126,7 @@ class Worker:
             raise  # the data or the base config: no trial can do without
         if outcome is None:
             return
-        seed = self._definition.trial_seed if task.seed is None else task.seed
-        entry = {**asdict(outcome), "attempts": attempt, "run_dir": task.run_dir, "seed": seed}
+        entry = {**asdict(outcome), "attempts": attempt, "run_dir": task.run_dir, "seed": self._seed_of(task)}
         if not self._definition.prune:
             del entry["curve"]
         if task.seed is None:
@@ -146,14 +145,12 @@ class Worker:
             return None
         if attempt > MAX_ATTEMPTS:
             return Outcome("failed", None, message=f"its worker ended {MAX_ATTEMPTS} times without a word")
-        seed = self._definition.trial_seed if task.seed is None else task.seed
         rivals = self._rivals(task, state) if self._definition.prune else None
+        job = Job(params, self._seed_of(task), self._folder / task.run_dir, rivals)
         heartbeat = Heartbeat(self._ledger.renewing(), task.name, self._owner, self._stop.lose, parent=self._parent)
         try:
             with heartbeat:
-                outcome = self._trainer.run(
-                    params, seed, self._folder / task.run_dir, self._stop, rivals=rivals, meanwhile=seen.look
-                )
+                outcome = self._trainer.run(job, self._stop, meanwhile=seen.look)
             self._failed_in_a_row = 0
             return outcome
         except (StoppedError, InputFileError, CheckFailedError):
@@ -178,6 +175,9 @@ class Worker:
             self._ledger.give_back(task.name, self._owner, counts=False)
             return None
         return params
+
+    def _seed_of(self, task: Task) -> int:
+        return self._definition.trial_seed if task.seed is None else task.seed
 
     def _rivals(self, task: Task, state: LedgerState) -> list[Curve] | None:
         """The curves that a trial is compared with: a confirmation is trained to its end."""

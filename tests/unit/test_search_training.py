@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from common.config import load_config
+from common.search.outcome import Job
 from common.search.stopping import LeaseLostError, SearchStop, TimeUpError
 from common.search.training import Pruning, TrialTrainer, best_so_far, outcome_of, trial_config
 from tests.search_definitions import definition
@@ -22,7 +23,7 @@ def base(tmp_path):
 def trained(base, params=PARAMS, *, made=None, **more):
     made = made or definition()
     with _torch_settings_kept(), SearchStop() as stop:
-        return TrialTrainer(base, made, ["test"]).run(params, 42, Path("run"), stop, **more)
+        return TrialTrainer(base, made, ["test"]).run(Job(params, 42, Path("run"), **more), stop)
 
 
 @pytest.fixture(autouse=True)
@@ -104,7 +105,7 @@ def test_a_run_without_a_finite_score_has_diverged():
 
 def test_the_time_and_a_lost_lease_stop_a_training_at_its_next_step(base):
     with _torch_settings_kept(), SearchStop(deadline_s=0.0) as stop, pytest.raises(TimeUpError), stop.deferred():
-        TrialTrainer(base, definition(), []).run(PARAMS, 42, Path("run"), stop)
+        TrialTrainer(base, definition(), []).run(Job(PARAMS, 42, Path("run")), stop)
     assert list(Path("run/checkpoints").glob("last_model.pt")), "saved, so that it goes on from there"
     stop = SearchStop(deadline_s=math.inf)
     stop.lose("taken over")
