@@ -102,36 +102,39 @@ def _shares(
     columns: Sequence[npt.NDArray[np.float32]], ranks_N: npt.NDArray[np.float64], seed: int
 ) -> npt.NDArray[np.float64]:
     """The importance of each hyperparameter, as a share of the variance of the ranks."""
-    from sklearn.ensemble import RandomForestRegressor
+    from sklearn import config_context
+    from sklearn.tree import DecisionTreeRegressor
 
+    # What RandomForestRegressor does, without what that spends on each tree, which is twice the tree itself.
+    random, num_trials = np.random.RandomState(seed), len(ranks_N)
+    tree = DecisionTreeRegressor(min_samples_leaf=2, max_features=0.7, random_state=random)
     features_NF = np.concatenate(columns, axis=1)
-    ends = np.cumsum([block.shape[1] for block in columns])
-    forest = RandomForestRegressor(_NUM_TREES, min_samples_leaf=2, max_features=0.7, random_state=seed, n_jobs=1)
-    forest.fit(features_NF, ranks_N)
-    rng = np.random.default_rng(seed)
     rises_P, num_used = np.zeros(len(columns)), 0
-    for tree, seen in zip(forest.estimators_, forest.estimators_samples_, strict=True):
-        unseen = np.setdiff1d(np.arange(len(ranks_N)), seen)
+    for _ in range(_NUM_TREES):
+        times_drawn_N = np.bincount(random.randint(num_trials, size=num_trials), minlength=num_trials)
+        unseen = np.flatnonzero(times_drawn_N == 0)
         if len(unseen) < 2:
             continue
-        rises_P += _error_rises(tree.tree_, features_NF[unseen], ranks_N[unseen], ends, rng)
+        with config_context(skip_parameter_validation=True, assume_finite=True):
+            tree.fit(features_NF, ranks_N, sample_weight=times_drawn_N.astype(np.float64), check_input=False)
+        rises_P += _error_rises(tree.tree_, columns, ranks_N, unseen, random)
         num_used += 1
     return rises_P / (max(num_used, 1) * ranks_N.var())
 
 
 def _error_rises(
-    tree: Any, features_UF: npt.NDArray, ranks_U: npt.NDArray, ends: Sequence[int], rng: np.random.Generator
+    tree: Any,
+    columns: Sequence[npt.NDArray[np.float32]],
+    ranks_N: npt.NDArray[np.float64],
+    unseen: npt.NDArray[np.intp],
+    random: np.random.RandomState,
 ) -> npt.NDArray[np.float64]:
-    """By how much the tree's squared error grows when one hyperparameter's values are shuffled."""
-    before = _squared_error(tree, features_UF, ranks_U)
-    rises, start = [], 0
-    for end in ends:
-        shuffled_UF = features_UF.copy()
-        shuffled_UF[:, start:end] = features_UF[rng.permutation(len(ranks_U)), start:end]
-        rises.append(_squared_error(tree, shuffled_UF, ranks_U) - before)
-        start = end
-    return np.array(rises)
-
-
-def _squared_error(tree: Any, features_UF: npt.NDArray[np.float32], ranks_U: npt.NDArray[np.float64]) -> float:
-    return float(np.mean((tree.predict(features_UF)[:, 0] - ranks_U) ** 2))
+    """By how much the tree's squared error on unseen trials grows when one hyperparameter's values are shuffled."""
+    versions = [[column[unseen] for column in columns]]
+    for place, column in enumerate(columns):
+        versions.append([*versions[0]])
+        versions[-1][place] = column[random.permutation(unseen)]
+    features_VUF = np.concatenate([np.concatenate(blocks, axis=1) for blocks in versions])
+    predicted_VU = tree.predict(features_VUF)[:, 0].reshape(len(versions), len(unseen))
+    errors_V = ((predicted_VU - ranks_N[unseen]) ** 2).mean(axis=1)
+    return errors_V[1:] - errors_V[0]
