@@ -1,6 +1,6 @@
 """What a search costs on top of its trainings, and what Ray Tune needs for the same ones.
 
-    python -m benchmarks.search.speed --epochs 20
+    python -m benchmarks.search.speed --epochs 20 --two --repeat 3
     pip install "ray[tune]" && python -m benchmarks.search.speed --epochs 20 --ray
 
 20 random trials of the documented space on digits, as ``configs/training_config.yaml`` trains them, without
@@ -120,16 +120,39 @@ def ray_tune(folder: Path, found: Path, epochs: int) -> float:
 
 def measured(name: str, folder: Path, found: Path, epochs: int) -> float:
     """One of the other measurements, in a process of its own."""
-    (folder / name).mkdir()
+    folder.mkdir()
     words = [sys.executable, "-m", "benchmarks.search.speed", "--only", name, "--epochs", str(epochs),
-             "--folder", folder / name, "--found", found]  # fmt: skip
+             "--folder", folder, "--found", found]  # fmt: skip
     done = subprocess.run(words, cwd=ROOT, check=True, stdout=subprocess.PIPE, text=True)
     return float(done.stdout.split()[-1])
+
+
+def compare(folder: Path, args: argparse.Namespace) -> None:
+    """Measure in turn, so that a machine that is slow for a while is so for both sides, and print all of it."""
+    found = folder / "one 0"
+    for number in range(args.repeat):
+        one = run_search(folder / f"one {number}", args.epochs, 1)
+        loop = measured("plain_loop", folder / f"loop {number}", found, args.epochs)
+        print(f"plain loop: {loop:.1f} s; sum of the trainings within the search: {one['trained_s']:.1f} s")
+        show("search, --jobs 1", one, loop)
+        if args.two:
+            show("search, --jobs 2", run_search(folder / f"two {number}", args.epochs, 2), loop)
+        if args.ray:
+            ray_s = measured("ray_tune", folder / f"ray {number}", found, args.epochs)
+            print(f"Ray Tune: {ray_s:.1f} s; the search takes {one['command_s'] / ray_s:.3f} of it with one worker",
+                  flush=True)  # fmt: skip
+
+
+def show(name: str, times: Mapping[str, float], loop_s: float) -> None:
+    print(f"{name}: trials {times['trials_s']:.1f} s ({times['trials_s'] / loop_s:.3f} of the loop), whole command "
+          f"{times['command_s']:.1f} s ({times['command_s'] / loop_s:.3f})", flush=True)  # fmt: skip
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--epochs", type=int, default=20)
+    parser.add_argument("--repeat", type=int, default=1, help="so often, one after the other")
+    parser.add_argument("--two", action="store_true", help="two workers too")
     parser.add_argument("--ray", action="store_true", help="Ray Tune too")
     parser.add_argument("--only", choices=("plain_loop", "ray_tune"), help=argparse.SUPPRESS)
     parser.add_argument("--folder", type=Path, help=argparse.SUPPRESS)
@@ -140,19 +163,7 @@ def main() -> int:
         print({"plain_loop": plain_loop, "ray_tune": ray_tune}[args.only](args.folder, args.found, args.epochs))
         return 0
     with tempfile.TemporaryDirectory() as name:
-        folder = Path(name)
-        one = run_search(folder / "one", args.epochs, 1)
-        loop = measured("plain_loop", folder, folder / "one", args.epochs)
-        two = run_search(folder / "two", args.epochs, 2)
-        print(f"plain loop: {loop:.1f} s; sum of the trainings within the search: {one['trained_s']:.1f} s")
-        for jobs, times in ((1, one), (2, two)):
-            shares = times["trials_s"] / loop, times["command_s"] / loop
-            print(f"search, --jobs {jobs}: trials {times['trials_s']:.1f} s ({shares[0]:.3f} of the loop), "
-                  f"whole command {times['command_s']:.1f} s ({shares[1]:.3f})")  # fmt: skip
-        if args.ray:
-            ray_s = measured("ray_tune", folder, folder / "one", args.epochs)
-            print(f"Ray Tune: {ray_s:.1f} s; the search takes {one['command_s'] / ray_s:.2f} of it with one worker, "
-                  f"{two['command_s'] / ray_s:.2f} with two")  # fmt: skip
+        compare(Path(name), args)
     return 0
 
 

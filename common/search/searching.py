@@ -36,7 +36,7 @@ from common.search.worker import Worker
 from common.search_results.records import StudyRecord
 
 if TYPE_CHECKING:
-    from common.search.artist import Artist
+    from common.search.artist import Artists
     from common.search.trainer_process import TrainerProcess
 
 _NOTE_TIME_EVERY_S = 5.0
@@ -148,14 +148,14 @@ class _Search:
         self._start = uuid.uuid4().hex[:12]
         self._began_s = self._noted_s = time.time()
         self._display: Display | None = None
-        self._artist: Artist | None = None
+        self._artists: Artists | None = None
 
     def run(self) -> tuple[StudyRecord, list[Path]]:
         try:
             return self._run()
         finally:
-            if self._artist is not None:
-                self._artist.close()
+            if self._artists is not None:
+                self._artists.close()
 
     def _run(self) -> tuple[StudyRecord, list[Path]]:
         self._ledger.free_dead()
@@ -226,10 +226,10 @@ class _Search:
             remove_checkpoints(self._request.output, self._definition, state)
         record = self._record(state, "running")
         _write_trials()(self._request.output, record)
-        if self._artist is None and self._is_nearly_done(state):
-            from common.search.artist import Artist
+        if self._artists is None and self._is_nearly_done(state):
+            from common.search.artist import Artists
 
-            self._artist = Artist(record)
+            self._artists = Artists(record)
 
     def _is_nearly_done(self, state: LedgerState) -> bool:
         left = agenda(self._definition, state).num_open
@@ -247,7 +247,7 @@ class _Search:
             return record, [self._request.output / name for name in ("trials.csv", "trials.json")]
         from common.search_results.writing import write_results
 
-        drawing = {} if self._artist is None else {"draw": self._artist.draw}
+        drawing = {} if self._artists is None else {"draw": self._artists.draw}
         return record, write_results(self._request.output, record, self._request.base, **drawing)
 
     def _record(self, state: LedgerState, end: End) -> StudyRecord:

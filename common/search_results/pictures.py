@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from common.search_results.importance import Importance, importances
@@ -27,28 +28,37 @@ class Pictures:
     importances: Sequence[Importance] | None
 
 
-def draw_pictures(folder: Path, study: StudyRecord) -> Pictures:
+def draw_pictures(folder: Path, study: StudyRecord, share: slice = slice(None)) -> Pictures:
     """Draw what the study has enough for, and remove older pictures of what it has not.
 
+    Args:
+        share: which of them to draw, where others draw the rest at the same time.
+    Returns:
+        All of them, whoever draws them.
     Raises:
         OSError: a file cannot be written.
     """
     found = importances(study)
+    wanted = _wanted(study, found)
+    for name in list(wanted)[share]:
+        wanted[name](folder / name)
+    for name in set(ALL_NAMES) - set(wanted):
+        (folder / name).unlink(missing_ok=True)
+    return Pictures(list(wanted), found)
+
+
+def _wanted(study: StudyRecord, found: Sequence[Importance] | None) -> dict[str, Callable[[Path], None]]:
+    """How to draw each picture that the study has enough for, by its name."""
     paths = [name for name in param_paths(study) if any(name in trial.params for trial in study.trials)]
-    names = []
-    if paths:
-        plot_hyperparameters(study, folder / HYPERPARAMETERS)
-        plot_history(study, folder / HISTORY)
-        names += [HYPERPARAMETERS, HISTORY]
-    if found:
-        plot_importance(study, found, folder / IMPORTANCE)
-        names.append(IMPORTANCE)
     ranked = [entry.path for entry in found or ()]
     pair = [*ranked, *(path for path in paths if path not in ranked)][:2]
+    wanted: dict[str, Callable[[Path], None]] = {}
+    if paths:
+        wanted[HYPERPARAMETERS] = partial(plot_hyperparameters, study)
+        wanted[HISTORY] = partial(plot_history, study)
+    if found:
+        wanted[IMPORTANCE] = partial(plot_importance, study, found)
     if len(pair) == 2:
         title = "The two that mattered most" if len(ranked) > 1 else "The first two hyperparameters"
-        plot_pair(study, (pair[0], pair[1]), title, folder / PAIR)
-        names.append(PAIR)
-    for name in set(ALL_NAMES) - set(names):
-        (folder / name).unlink(missing_ok=True)
-    return Pictures(names, found)
+        wanted[PAIR] = partial(plot_pair, study, (pair[0], pair[1]), title)
+    return wanted
