@@ -5,16 +5,16 @@ from __future__ import annotations
 import contextlib
 import multiprocessing
 import tempfile
+from collections.abc import Callable
 from multiprocessing.connection import Connection
 from pathlib import Path
 
 from common.search.held_signals import signals_held
 from common.search.loading import loading
-from common.search_results.pictures import Pictures, draw_pictures
+from common.search_results.pictures import Pictures, draw_importances, draw_scores, gathered
 from common.search_results.records import StudyRecord
 
-# Each draws about as long as the other.
-_SHARES = (slice(0, None, 2), slice(1, None, 2))
+_Draw = Callable[[Path, StudyRecord], Pictures]
 
 
 class Artists:
@@ -25,26 +25,25 @@ class Artists:
     """
 
     def __init__(self, study: StudyRecord) -> None:
-        self._artists = [_Artist(study, share) for share in _SHARES]
+        self._scores, self._importances = (_Artist(study, draw) for draw in (draw_scores, draw_importances))
 
     def draw(self, folder: Path, study: StudyRecord) -> Pictures:
         """``draw_pictures``, once."""
-        for artist in self._artists:
-            artist.ask(folder, study)
-        answers = [artist.pictures(folder, study) for artist in self._artists]
-        return answers[0]
+        self._scores.ask(folder, study)
+        self._importances.ask(folder, study)
+        return gathered(folder, self._scores.drawn(folder, study), self._importances.drawn(folder, study))
 
     def close(self) -> None:
-        for artist in self._artists:
-            artist.close()
+        self._scores.close()
+        self._importances.close()
 
 
 class _Artist:
-    def __init__(self, study: StudyRecord, share: slice) -> None:
-        self._share = share
+    def __init__(self, study: StudyRecord, draw: _Draw) -> None:
+        self._draw = draw
         context = multiprocessing.get_context("spawn")
         self._connection, theirs = context.Pipe()
-        self._process = context.Process(target=_serve, args=(theirs, study, share), name="search pictures")
+        self._process = context.Process(target=_serve, args=(theirs, study, draw), name="search pictures")
         with signals_held():  # for as long as it lives: it ends when the search does
             self._process.start()
         theirs.close()
@@ -53,19 +52,19 @@ class _Artist:
         with contextlib.suppress(OSError):  # noticed when there is no answer
             self._connection.send((folder, study))
 
-    def pictures(self, folder: Path, study: StudyRecord) -> Pictures:
+    def drawn(self, folder: Path, study: StudyRecord) -> Pictures:
         try:
             return self._connection.recv()
         except (EOFError, OSError):
-            return draw_pictures(folder, study, self._share)  # it was killed, or could not: here it can be told why
+            return self._draw(folder, study)  # it was killed, or could not: here it can be told why
 
     def close(self) -> None:
         self._connection.close()
         self._process.join()
 
 
-def _serve(connection: Connection, study: StudyRecord, share: slice) -> None:
+def _serve(connection: Connection, study: StudyRecord, draw: _Draw) -> None:
     with loading(), tempfile.TemporaryDirectory() as folder:
-        draw_pictures(Path(folder), study, share)
+        draw(Path(folder), study)
     with contextlib.suppress(EOFError, OSError):
-        connection.send(draw_pictures(*connection.recv(), share))
+        connection.send(draw(*connection.recv()))

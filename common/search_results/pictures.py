@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 
 from common.search_results.importance import Importance, importances
@@ -25,40 +24,50 @@ class Pictures:
     """``names`` are the files that were drawn, ``importances`` None where there is too little to tell them from."""
 
     names: Sequence[str]
-    importances: Sequence[Importance] | None
+    importances: Sequence[Importance] | None = None
 
 
-def draw_pictures(folder: Path, study: StudyRecord, share: slice = slice(None)) -> Pictures:
+def draw_pictures(folder: Path, study: StudyRecord) -> Pictures:
     """Draw what the study has enough for, and remove older pictures of what it has not.
 
-    Args:
-        share: which of them to draw, where others draw the rest at the same time.
-    Returns:
-        All of them, whoever draws them.
     Raises:
         OSError: a file cannot be written.
     """
-    found = importances(study)
-    wanted = _wanted(study, found)
-    for name in list(wanted)[share]:
-        wanted[name](folder / name)
-    for name in set(ALL_NAMES) - set(wanted):
-        (folder / name).unlink(missing_ok=True)
-    return Pictures(list(wanted), found)
+    return gathered(folder, draw_scores(folder, study), draw_importances(folder, study))
 
 
-def _wanted(study: StudyRecord, found: Sequence[Importance] | None) -> dict[str, Callable[[Path], None]]:
-    """How to draw each picture that the study has enough for, by its name."""
-    paths = [name for name in param_paths(study) if any(name in trial.params for trial in study.trials)]
+def draw_scores(folder: Path, study: StudyRecord) -> Pictures:
+    """Draw the scores by each hyperparameter and over the search."""
+    if not _tried_paths(study):
+        return Pictures([])
+    plot_hyperparameters(study, folder / HYPERPARAMETERS)
+    plot_history(study, folder / HISTORY)
+    return Pictures([HYPERPARAMETERS, HISTORY])
+
+
+def draw_importances(folder: Path, study: StudyRecord) -> Pictures:
+    """Draw what mattered, which takes about as long as drawing the scores."""
+    found, paths = importances(study), _tried_paths(study)
+    names = []
+    if found:
+        plot_importance(study, found, folder / IMPORTANCE)
+        names.append(IMPORTANCE)
     ranked = [entry.path for entry in found or ()]
     pair = [*ranked, *(path for path in paths if path not in ranked)][:2]
-    wanted: dict[str, Callable[[Path], None]] = {}
-    if paths:
-        wanted[HYPERPARAMETERS] = partial(plot_hyperparameters, study)
-        wanted[HISTORY] = partial(plot_history, study)
-    if found:
-        wanted[IMPORTANCE] = partial(plot_importance, study, found)
     if len(pair) == 2:
         title = "The two that mattered most" if len(ranked) > 1 else "The first two hyperparameters"
-        wanted[PAIR] = partial(plot_pair, study, (pair[0], pair[1]), title)
-    return wanted
+        plot_pair(study, (pair[0], pair[1]), title, folder / PAIR)
+        names.append(PAIR)
+    return Pictures(names, found)
+
+
+def gathered(folder: Path, scores: Pictures, importances: Pictures) -> Pictures:
+    """All that was drawn; pictures of before that were not drawn again are removed."""
+    names = [*scores.names, *importances.names]
+    for name in set(ALL_NAMES) - set(names):
+        (folder / name).unlink(missing_ok=True)
+    return Pictures(names, importances.importances)
+
+
+def _tried_paths(study: StudyRecord) -> list[str]:
+    return [name for name in param_paths(study) if any(name in trial.params for trial in study.trials)]
