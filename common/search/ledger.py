@@ -7,9 +7,10 @@ from __future__ import annotations
 
 import contextlib
 import datetime
+import hashlib
 import json
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -22,7 +23,7 @@ from common.search_results.records import SpaceEntry
 
 PARAMS, OUTCOME = "params", "outcome"
 _DEFINITION, _NUM_TRIALS, _EXHAUSTED = "definition", "n_trials", "exhausted_at"
-_CONFIRMED, _STARTED = "confirmed/", "start/"
+_CONFIRMED, _STARTED, _MACHINE = "confirmed/", "start/", "machine/"
 _SETUP_TASK, _SETUP_PAUSE_S = "setup", 0.05
 
 
@@ -41,7 +42,8 @@ class LedgerState:
 
     ``num_trials`` is how many the study is to have; ``exhausted_at`` is the number of the first trial for which there
     was no configuration left, None while there was. ``confirmed`` has the outcomes of confirmations by task, ``starts``
-    the times (seconds since 1970) at which each start of the search began and was last seen.
+    the times (seconds since 1970) at which each start of the search began and was last seen. ``machines`` are the
+    conditions under which it was worked on, as ``Surroundings.machine``.
     """
 
     trials: Mapping[int, LedgerTrial]
@@ -50,6 +52,7 @@ class LedgerState:
     exhausted_at: int | None = None
     confirmed: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     starts: Mapping[str, tuple[float, float]] = field(default_factory=dict)
+    machines: Sequence[Mapping[str, Any]] = ()
 
     @property
     def limit(self) -> int:
@@ -105,6 +108,7 @@ class Ledger:
             exhausted_at=attributes.get(_EXHAUSTED),
             confirmed=_with_prefix(attributes, _CONFIRMED),
             starts={key: tuple(times) for key, times in _with_prefix(attributes, _STARTED).items()},
+            machines=[machine for _, machine in sorted(_with_prefix(attributes, _MACHINE).items())],
         )
 
     def take(self, task: str, owner: str) -> int | None:
@@ -161,6 +165,14 @@ class Ledger:
     def note_start(self, start: str, began_s: float, seen_s: float) -> None:
         """Write down that a start of the search was at work from one time to the other."""
         self._set(_STARTED + start, [began_s, seen_s])
+
+    def note_machine(self, machine: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+        """Write down under which conditions the study is worked on; returns the others under which it was too."""
+        digest = hashlib.sha256(json.dumps(machine, sort_keys=True).encode()).hexdigest()[:12]
+        known = _with_prefix(self._attributes(), _MACHINE)
+        if digest not in known:
+            self._set(_MACHINE + digest, dict(machine))
+        return [other for key, other in sorted(known.items()) if key != digest]
 
     def renewing(self) -> Leases:
         """The leases for the thread that renews them, which may not use anything else here."""

@@ -60,9 +60,11 @@ class Surroundings:
     """What a study depends on that only the data and the machine tell.
 
     ``dataset`` is the fingerprint of the data; ``num_threads`` are those of a training, ``num_cpus`` those that this
-    machine has for them.
+    machine has for them. ``machine`` is the ``exactness_fingerprint`` of a trial here, and the versions of what the
+    search itself reckons with.
     """
 
     dataset: str
     num_threads: int
     num_cpus: int
+    machine: Mapping[str, Any]

@@ -51,6 +51,7 @@ def study_record(
         base_config=base_config,
         search_space=search_space,
         command_line=list(command_line),
+        machines=state.machines,
     )  # fmt: skip
 
 

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from common.config import LoadedConfig, config_sha256
 from common.console import Console
+from common.environment import fingerprint_differences
 from common.exits import InputFileError, RunFailedError, StoppedError
 from common.search.agenda import Agenda, agenda
 from common.search.assignment import Assignment
@@ -38,6 +39,7 @@ from common.search_results.records import StudyRecord
 if TYPE_CHECKING:
     from common.search.artist import Artists
     from common.search.trainer_process import TrainerProcess
+    from common.search.training import Survey
 
 _NOTE_TIME_EVERY_S = 5.0
 # The pictures are prepared while the last few trainings run, where the search is long enough to be worth a process.
@@ -61,19 +63,29 @@ def search(
     if request.must_resume and not holds_study(request.output) and request.storage is None:
         raise InputFileError("holds no study to go on with", path=request.output, field="--resume",
                              hint="leave --resume out to begin one")  # fmt: skip
-    surroundings = _survey(request.base) if trainer is None else _survey_elsewhere(trainer, request.base, stop)
+    known = _survey(request.base) if trainer is None else None
+    surroundings = _survey_elsewhere(trainer, request.base, stop) if known is None else known.surroundings
     definition = _definition(request, surroundings, console)
     open_output(request.output)
     with closing(Storage(storage_url(request.storage, request.output))) as storage:
         ledger, found = _ledger(request, definition, storage)
-        return _Search(request, found, ledger, storage.url, console, stop, trainer).run()
+        _note_machine(ledger, surroundings, console)
+        return _Search(request, found, ledger, storage.url, console, stop, trainer, known).run()
 
 
-def _survey(base: LoadedConfig) -> Surroundings:
+def _survey(base: LoadedConfig) -> Survey:
     with loading():
         from common.search.training import survey
 
-    return survey(base)[0]
+    return survey(base)
+
+
+def _note_machine(ledger: Ledger, surroundings: Surroundings, console: Console) -> None:
+    """Tell where the study has trials from a machine, or with software, that may score them otherwise."""
+    for other in ledger.note_machine(surroundings.machine):
+        differences = "; ".join(fingerprint_differences(other, surroundings.machine))
+        console.warning(f"the study was worked on under other conditions too ({differences}): "
+                        "the same trial may have another score there than here")  # fmt: skip
 
 
 def _survey_elsewhere(trainer: TrainerProcess, base: LoadedConfig, stop: SearchStop) -> Surroundings:
@@ -134,7 +146,7 @@ class _Search:
 
     def __init__(
         self, request: SearchRequest, definition: Definition, ledger: Ledger, url: str, console: Console,
-        stop: SearchStop, trainer: TrainerProcess | None,
+        stop: SearchStop, trainer: TrainerProcess | None, known: Survey | None,
     ) -> None:  # fmt: skip
         self._request = request
         self._definition = definition
@@ -142,6 +154,7 @@ class _Search:
         self._console = console
         self._stop = stop
         self._trainer = trainer
+        self._known = known
         self._assignment = Assignment(
             request.base, definition, url, ledger.name, request.output, list(request.command_line)
         )
@@ -211,7 +224,7 @@ class _Search:
             return self._trainer
         from common.search.training import TrialTrainer
 
-        return TrialTrainer(self._request.base, self._definition, list(self._request.command_line))
+        return TrialTrainer(self._request.base, self._definition, list(self._request.command_line), self._known)
 
     def _note(self, state: LedgerState) -> None:
         """Tell and write what is new."""

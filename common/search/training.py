@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import statistics
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -17,7 +18,7 @@ from common.engine.assembly import load_data
 from common.engine.claim import finished_metrics
 from common.engine.run import train
 from common.engine.session import RunRequest
-from common.environment import describe_machine
+from common.environment import collect_environment, describe_machine, exactness_fingerprint
 from common.exits import RunFailedError
 from common.search.assignment import Assignment
 from common.search.definition import Definition
@@ -45,15 +46,37 @@ _EPOCHS_BEFORE_PRUNING = 0.2
 _CURVES_BEFORE_PRUNING = 4
 
 
-def survey(base: LoadedConfig) -> tuple[Surroundings, Dataset]:
-    """What a study with this base config depends on besides it; and the data.
+# What proposals are reckoned with, besides what trainings are.
+PROPOSING_PACKAGES = ("optuna", "scipy")
+
+
+@dataclass(frozen=True)
+class Survey:
+    """What is found out before a study begins. ``description`` is that of ``describe_machine``."""
+
+    surroundings: Surroundings
+    dataset: Dataset
+    description: Mapping[str, Any]
+
+
+def survey(base: LoadedConfig) -> Survey:
+    """Look at what a study with this base config depends on besides it.
 
     Raises:
         ToolError: the data cannot be read, or is unfit for training.
     """
-    dataset = load_data(base.config)
-    num_threads = base.config.training.num_threads or set_num_threads(None)
-    return Surroundings(dataset.fingerprint, num_threads, available_cpus()), dataset
+    config = base.config
+    dataset = load_data(config)
+    num_threads = config.training.num_threads or set_num_threads(None)
+    device = str(select_device(config.training.device))
+    description = describe_machine(device)
+    environment = collect_environment(
+        device, [], dataset.fingerprint, num_threads, config.reproducibility.deterministic, config.training.precision,
+        compiled=config.training.compile, machine=description,
+    )  # fmt: skip
+    versions = {name: description["packages"].get(name) for name in PROPOSING_PACKAGES}
+    machine = exactness_fingerprint(environment) | versions
+    return Survey(Surroundings(dataset.fingerprint, num_threads, available_cpus(), machine), dataset, description)
 
 
 class TrialTrainer:
@@ -63,17 +86,17 @@ class TrialTrainer:
         base: what the trials' values are put on.
         definition: of the study.
         command_line: for environment.json.
-        dataset: that of ``base``, where it is loaded already.
+        known: the survey of ``base``, where one was made in this process.
     """
 
     def __init__(
-        self, base: LoadedConfig, definition: Definition, command_line: list[str], dataset: Dataset | None = None
+        self, base: LoadedConfig, definition: Definition, command_line: list[str], known: Survey | None = None
     ) -> None:
         self._base = base
         self._definition = definition
         self._command_line = command_line
-        self._datasets = {} if dataset is None else {_key(base.config): dataset}
-        self._machine: dict[str, Any] | None = None
+        self._datasets = {} if known is None else {_key(base.config): known.dataset}
+        self._machine = None if known is None else known.description
         load_optimizers(base)
 
     def run(self, job: Job, stop: StopSignals, *, meanwhile: Callable[[], None] | None = None) -> Outcome:
@@ -124,16 +147,16 @@ class TrainingDesk:
     def __init__(self, stop: StopSignals) -> None:
         self._stop = stop
         self._base: LoadedConfig | None = None
-        self._dataset: Dataset | None = None
+        self._survey: Survey | None = None
         self._trainer: TrialTrainer | None = None
 
     def survey(self, base: LoadedConfig) -> Surroundings:
-        found, self._dataset = survey(base)
+        self._survey = survey(base)
         self._base = base
-        return found
+        return self._survey.surroundings
 
     def begin(self, assignment: Assignment) -> None:
-        self._trainer = TrialTrainer(assignment.base, assignment.definition, assignment.command_line, self._dataset)
+        self._trainer = TrialTrainer(assignment.base, assignment.definition, assignment.command_line, self._survey)
 
     def run(self, job: Job) -> Outcome:
         assert self._trainer is not None

@@ -70,6 +70,8 @@ class StudyRecord:
     the trial chosen, None while there is none. ``elapsed_s`` is the time of day that the search took, over all starts.
     ``size`` counts the configurations of the space, None where it is not finite. ``end`` is why the search stopped:
     ``finished``, ``exhausted`` (every configuration was tried), ``timeout`` or ``interrupted``; ``running`` before.
+    ``machines`` are the conditions that it was worked on under, as ``common.environment.exactness_fingerprint`` has
+    them: more than one where machines or versions of libraries differed.
     """
 
     name: str
@@ -91,3 +93,4 @@ class StudyRecord:
     base_config: str
     search_space: str
     command_line: Sequence[str] = ()
+    machines: Sequence[Mapping[str, Any]] = ()

@@ -9,6 +9,7 @@ from statistics import fmean, stdev
 from common import markdown
 from common.config import LoadedConfig, config_differences
 from common.console import format_duration
+from common.environment import FIELD_NAMES
 from common.search_results.advice import next_steps, repeat_command
 from common.search_results.best_config import config_with
 from common.search_results.importance import FEWEST_TRIALS, METHOD
@@ -221,10 +222,19 @@ def _settings(study: StudyRecord) -> str:
         ("Seed of the trials", ", ".join(sorted({str(trial.seed) for trial in study.trials})) or "n/a"),
         ("Results that a trial knew", _known_results(study)),
         ("Base config", study.base_config),
+        *([("Machines and software", _differing_machines(study))] if len(study.machines) > 1 else []),
         ("Time of the search", format_duration(study.elapsed_s)),
         ("Training time of the trials, added up", format_duration(trained_s)),
     ]
     return markdown.table(["Setting", "Value"], rows)
+
+
+def _differing_machines(study: StudyRecord) -> str:
+    """In what the machines, and the libraries on them, differ on which the study was worked on."""
+    values_by_name = {name: [str(machine.get(name)) for machine in study.machines] for name in study.machines[0]}
+    differing = [f"{FIELD_NAMES.get(name, name)} {' or '.join(dict.fromkeys(values))}"
+                 for name, values in values_by_name.items() if len(set(values)) > 1]  # fmt: skip
+    return f"{'; '.join(differing)}: a trial's score may depend on where it was trained"
 
 
 def _known_results(study: StudyRecord) -> str:

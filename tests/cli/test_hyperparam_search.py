@@ -3,15 +3,17 @@ from __future__ import annotations
 import csv
 import json
 import os
+import re
 import shutil
 from pathlib import Path
 
 import pytest
+import torch
 import yaml
 
 import hyperparam_search
 from common.config import load_config
-from tests.searches import document_of, outcome_of, run_search, search_command, trials_of
+from tests.searches import document_of, outcome_of, run_search, search_command, start_search, trials_of
 from tests.training_runs import STOPPABLE
 
 SMALL = {"learning_rate": [0.001, 0.01], "dropout": [0.0, 0.3]}
@@ -113,6 +115,26 @@ def test_a_study_can_be_extended_and_its_first_trials_stay(study):
     assert len(trials_of(study)) == 3, "nothing is thrown away"
     whole = run_search("--n-trials", 3, "--confirm", 1, space=SMALL, output="whole")
     assert outcome_of(whole) == outcome_of(study)
+
+
+def test_another_machine_is_noticed_and_told(study, tmp_path):
+    arguments = search_command("--n-trials", 3, "--confirm", 1, space=SMALL)
+    # Without the processor's vector instructions, as on one that has none; where it has none, nothing differs.
+    process = start_search(tmp_path, arguments, ATEN_CPU_CAPABILITY="default")
+    _, said = process.communicate(timeout=120)
+    differs = torch.backends.cpu.get_cpu_capability() != "DEFAULT"
+    assert process.returncode == 0
+    assert ("CPU kernels of torch: " in said and " then, DEFAULT now" in said) is differs
+    report = (study / "search_results.md").read_text()
+    assert bool(re.search(r"\| Machines and software +\| CPU kernels of torch \w+ or \w+: ", report)) is differs
+    assert len(document_of(study)["study"]["machines"]) == 1 + differs
+
+
+def test_the_same_machine_is_not_worth_a_word(study, capsys):
+    run_search("--n-trials", 3, "--confirm", 1, space=SMALL)
+    assert "other conditions" not in capsys.readouterr().err
+    assert "Machines and software" not in (study / "search_results.md").read_text()
+    assert len(document_of(study)["study"]["machines"]) == 1
 
 
 @pytest.mark.parametrize(

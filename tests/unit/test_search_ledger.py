@@ -48,6 +48,13 @@ def proposed(ledger, number, params=PARAMS):
     assert ledger.propose(number, params, SPACE)
 
 
+def test_machines_are_kept_once_each(ledger):
+    here, there = {"torch": "2.13.0", "cuda": None}, {"torch": "2.11.0", "cuda": None}
+    assert ledger.note_machine(here) == [] and ledger.note_machine(here) == []
+    assert ledger.note_machine(there) == [here] and ledger.note_machine(here) == [there]
+    assert sorted(ledger.read().machines, key=lambda machine: machine["torch"]) == [there, here]
+
+
 def test_a_task_is_one_owners_until_it_is_given_back(ledger):
     assert ledger.take("trial/0", "me") == 1
     assert ledger.take("trial/0", "you") is None
