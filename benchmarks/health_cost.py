@@ -1,280 +1,154 @@
 #!/usr/bin/env python3
-"""What the health signals cost: a training with all of them beside the same with none.
+"""What the health signals cost: trainings with all of them beside the same trainings with none.
 
-A training of simple_cnn on the digits evaluates after every epoch on the engine's samples and in its batches, and makes
-the content of a checkpoint and of metrics.json. One epoch of two is done with all signals: it also probes its last step
-(and the very first), watches activations, follows every sample, and has what it records in checkpoint and metrics.json.
-Both kinds use the same memory, and each comes first as often as the other, so that what else the machine does hits both
-alike. Done once are measuring the data and writing the samples' history.
+Both are this trainer with everything else on, in processes of their own that take turns epoch by epoch, so that what
+else the machine does hits both alike. The cost is how much longer the training loop takes with signals, evaluations,
+records and checkpoints included, plus what is done once, before the loop and after it: measuring the data and writing
+the samples' history. That signals change nothing is checked: both have the same weights after every epoch.
 
-A round is one training. Its cost is the median over its pairs of epochs of how much longer the one with signals took,
-plus a share of what is done once; the result is the median over the rounds, with the interval that holds the true
-median in 95 of 100 cases. That the signals change no weight is checked against a training without any.
-
-    python benchmarks/health_cost.py
-    python benchmarks/health_cost.py --rounds 15 --threads 2
+    python -m benchmarks.health_cost                       # the cases of train_throughput.py
+    python -m benchmarks.health_cost --case digits --rounds 61
 """
 
 from __future__ import annotations
 
 import argparse
-import json
 import math
+import os
+import shutil
 import statistics
-import sys
 import tempfile
 import time
-from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 
 import torch
-from torch import Tensor, nn
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-
-from common.checkpoints import state_sha256, to_bytes
-from common.classification_metrics import ClassificationMetrics, classification_metrics
-from common.data import Dataset, epoch_order, load_dataset, make_batches, split_into_batches
-from common.engine.assembly import EVALUATION_BATCH_SIZE, TRAIN_SAMPLE_SIZES
-from common.health import (
-    BatchMixing,
-    SampleHistory,
-    WeightProbe,
-    initial_loss_ratio,
-    measure_data,
-    recall_signals,
-    series_signals,
-    watch_activations,
-)
-from common.losses import build_loss
-from common.models import build_model
-from common.record_texts import RecordTexts
+from benchmarks.train_throughput import CASES, ROOT, Case, write_images
+from benchmarks.turns import LoopTime, train_in_turns
+from common.config import LoadedConfig, load_config
+from common.data import Dataset
+from common.engine import assembly, epoch_record, trainer
+from common.engine.assembly import load_data
+from common.engine.session import RunRequest
+from common.health import SampleHistory, measure_data
+from common.metrics_file import read_metrics
 
 LIMIT_PCT = 2.0
+EPOCHS = {"digits": 20, "resnet": 2}
+# The default is a second; where two trainings take turns, half of two seconds is the other one's.
+USUAL = "checkpointing.min_seconds_between_saves=2.0"
 
 
-class Books:
-    """The records of the epochs, and what is written of them."""
+class NoHistory:
+    """Stands in for SampleHistory."""
 
-    def __init__(self) -> None:
-        self.records: list[dict] = []
-        self.checkpoint_texts = RecordTexts(json.dumps)
-        self.metrics_texts = RecordTexts(json.dumps)
+    def __init__(self, labels_N: torch.Tensor) -> None:
+        pass
 
-    def write(self, state: dict) -> None:
-        to_bytes(state | {"history": ", ".join(self.checkpoint_texts.of(self.records))})
-        ",\n".join(self.metrics_texts.of(self.records)).encode()
+    def add(self, *batch: torch.Tensor) -> None:
+        pass
 
+    def close_epoch(self, sum_over_processes: object) -> None:
+        pass
 
-class Training:
-    """Trains as the engine does, without its files and reports."""
+    def state_dict(self, sum_over_processes: object) -> dict:
+        return {}
 
-    def __init__(self, dataset: Dataset, batch_size: int) -> None:
-        torch.manual_seed(0)
-        self.dataset = dataset
-        self.batch_size = batch_size
-        self.model = build_model("simple_cnn", input_shape=dataset.input_shape, num_classes=dataset.num_classes)
-        self.optimizer = torch.optim.Adam(self.model.parameters(), lr=1e-3)
-        self.loss = build_loss()
-        self.parameters = list(self.model.parameters())
-        normalizer = dataset.normalizer()
-        self.sources = {
-            name: make_batches(split, "cpu", normalizer=normalizer) for name, split in dataset.splits.items()
-        }
-        self.evaluated = {name: self.evaluation_batches(name) for name in ("train", "val")}
-        self.losses: list[float] = []
-        self.grad_norms: list[float] = []
-        self.books = Books()
-
-    def evaluation_batches(self, name: str) -> list[Tensor]:
-        """The engine's: the validation split, and as many samples of the training split within bounds."""
-        num_samples = num_evaluated = self.dataset.splits[name].num_samples
-        if name == "train":
-            fewest, most = TRAIN_SAMPLE_SIZES
-            num_evaluated = min(num_samples, max(fewest, min(most, self.dataset.splits["val"].num_samples)))
-        indices = torch.arange(num_evaluated) * num_samples // num_evaluated
-        return split_into_batches(indices, max(self.batch_size, EVALUATION_BATCH_SIZE))
-
-    def epoch(self, number: int) -> None:
-        order = epoch_order(self.dataset.splits["train"].num_samples, 0, number)
-        self.index_batches = split_into_batches(order, self.batch_size)
-        self.losses, self.grad_norms = [], []
-        last = len(self.index_batches) - 1
-        self.model.train()
-        for index, batch in enumerate(self.sources["train"].batches(self.index_batches)):
-            self.step(batch, is_first=number == 1 and index == 0, is_last=index == last)
-        self.model.eval()
-        with torch.inference_mode():
-            train, val = self.evaluate()
-        self.close(number, train, val)
-        self.books.write(self.state())
-
-    def step(self, batch, *, is_first: bool, is_last: bool) -> None:
-        self.optimizer.zero_grad(set_to_none=True)
-        losses_B = self.loss.per_sample(self.model(batch.inputs), batch.labels)
-        (losses_B.sum() / len(losses_B)).backward()
-        self.check_finite(losses_B)
-        self.optimizer.step()
-
-    def check_finite(self, losses_B: Tensor) -> float:
-        norm = nn.utils.get_total_norm([parameter.grad for parameter in self.parameters])
-        loss, grad_norm = torch.stack([losses_B.detach().double().mean(), norm.double()]).tolist()
-        assert math.isfinite(loss) and math.isfinite(grad_norm)
-        self.losses.append(loss)
-        self.grad_norms.append(grad_norm)
-        return loss
-
-    def evaluate(self) -> tuple[ClassificationMetrics, ClassificationMetrics]:
-        return self.evaluate_split("train"), self.evaluate_split("val")
-
-    def evaluate_split(self, name: str) -> ClassificationMetrics:
-        batches = [
-            (self.model(batch.inputs), batch.labels) for batch in self.sources[name].batches(self.evaluated[name])
-        ]
-        logits_BC, labels_B = (torch.cat(column) for column in zip(*batches, strict=True))
-        return classification_metrics(labels_B.numpy(), logits_BC.argmax(dim=1).numpy(), self.dataset.num_classes)
-
-    def close(self, number: int, train: ClassificationMetrics, val: ClassificationMetrics) -> None:
-        """Append the epoch's record."""
-        self.books.records.append(
-            {
-                "num": number,
-                "train_loss": statistics.fmean(self.losses),
-                "train_acc": train.accuracy_pct,
-                "val_acc": val.accuracy_pct,
-                "val_f1": val.f1,
-                "val_precision": val.precision,
-                "val_recall": val.recall,
-                "grad_norm": {"median": statistics.median(self.grad_norms), "max": max(self.grad_norms)},
-            }
-        )
-
-    def state(self) -> dict:
-        return {"model": self.model.state_dict(), "optimizer": self.optimizer.state_dict()}
+    def write(self, path: Path) -> None:
+        pass
 
 
-class WatchedTraining(Training):
-    """The same with every signal, in the epochs that are watched."""
-
-    def start(self) -> None:
-        """What is done once before the first epoch."""
-        self.data = measure_data(self.dataset).as_dict()
-        self.probe = WeightProbe(self.model)
-        train = self.dataset.splits["train"]
-        self.history = SampleHistory(train.labels)
-        self.mixing = BatchMixing(train.labels, self.dataset.num_classes)
-
-    def finish(self, folder: Path) -> None:
-        """What is done once after the last epoch."""
-        self.history.write(folder / "samples.npz")
-
-    def timed_epoch_s(self, number: int, books: Books, *, watched: bool) -> float:
-        self.books, self.is_watched = books, watched
-        return processor_time_s(lambda: self.epoch(number))
-
-    def step(self, batch, *, is_first: bool, is_last: bool) -> None:
-        if not self.is_watched:
-            super().step(batch, is_first=is_first, is_last=is_last)
-            return
-        probe = self.probe if is_first or is_last else None
-        self.optimizer.zero_grad(set_to_none=True)
-        if probe:
-            probe.before_backward()
-        logits_BC = self.model(batch.inputs)
-        losses_B = self.loss.per_sample(logits_BC, batch.labels)
-        (losses_B.sum() / len(losses_B)).backward()
-        loss = self.check_finite(losses_B)
-        self.history.add(batch.indices, losses_B, logits_BC)
-        if probe:
-            probe.before_update()
-        self.optimizer.step()
-        if probe:
-            self.weights = probe.after_update().as_dict()
-        if is_first:
-            self.initial = {"loss_ratio": initial_loss_ratio(loss, self.dataset.num_classes), **self.weights}
-
-    def evaluate(self) -> tuple[ClassificationMetrics, ClassificationMetrics]:
-        if not self.is_watched:
-            return super().evaluate()
-        train = self.evaluate_split("train")
-        with watch_activations(self.model, num_passes=len(self.evaluated["val"])) as watch:
-            val = self.evaluate_split("val")
-        self.activations = watch.summary().as_dict()
-        return train, val
-
-    def close(self, number: int, train: ClassificationMetrics, val: ClassificationMetrics) -> None:
-        super().close(number, train, val)
-        if not self.is_watched:
-            return
-        self.history.close_epoch()
-        recalls = [row.recall for row in val.per_class]
-        self.books.records[-1]["health"] = {
-            "weights": self.weights,
-            "activations": self.activations,
-            "samples": self.history.signals().as_dict(),
-            "recall": recall_signals(recalls, [row.support for row in val.per_class]),
-            "grad_norm_series": series_signals(self.grad_norms),
-            "loss_series": series_signals(self.losses),
-            "batch_label_entropy": self.mixing.label_entropy_ratio(self.index_batches),
-        }
-
-    def state(self) -> dict:
-        return super().state() | ({"samples": self.history.state_dict()} if self.is_watched else {})
-
-
-def processor_time_s(work: Callable[[], None]) -> float:
-    started = time.process_time()
-    work()
-    return time.process_time() - started
-
-
-def measure_round(dataset: Dataset, epochs: int, batch_size: int, folder: Path) -> Round:
-    """A training of so many pairs of epochs."""
-    training = WatchedTraining(dataset, batch_size)
-    once_s = processor_time_s(training.start)
-    books = {True: Books(), False: Books()}
-    times_s: dict[bool, list[float]] = {True: [], False: []}
-    for pair in range(epochs):
-        for place, watched in enumerate((True, False) if pair % 2 == 0 else (False, True)):
-            times_s[watched].append(training.timed_epoch_s(2 * pair + place + 1, books[watched], watched=watched))
-    once_s += processor_time_s(partial(training.finish, folder))
-    return Round(times_s[False], times_s[True], once_s, state_sha256(training.model.state_dict()))
-
-
-def unwatched_sha256(dataset: Dataset, epochs: int, batch_size: int) -> str:
-    """The weights after as many epochs without any signal."""
-    training = Training(dataset, batch_size)
-    for number in range(1, 2 * epochs + 1):
-        training.epoch(number)
-    return state_sha256(training.model.state_dict())
+def without_signals() -> None:
+    """Take out of this process's trainer all that is there for the signals alone."""
+    assembly.SampleHistory = NoHistory
+    trainer.WeightProbe = lambda model: None
+    epoch_record.watch_activations = lambda *args, **kwargs: nullcontext(SimpleNamespace(summary=lambda: None))
+    epoch_record._health = lambda *args: {}
 
 
 @dataclass(frozen=True)
 class Round:
-    """Seconds of the epochs of either kind, pair by pair, and of what is done once."""
+    """The loops of two trainings, and the seconds of processor time that signals take once."""
 
-    plain_s: list[float]
-    watched_s: list[float]
+    plain: LoopTime
+    watched: LoopTime
     once_s: float
-    weights_sha256: str
 
-    @property
-    def every_epoch_pct(self) -> float:
-        ratios = [watched_s / plain_s for watched_s, plain_s in zip(self.watched_s, self.plain_s, strict=True)]
-        return 100 * (statistics.median(ratios) - 1)
+    def every_epoch_pct(self, clock: str) -> float:
+        return 100 * (getattr(self.watched, clock) / getattr(self.plain, clock) - 1)
 
-    @property
-    def once_pct(self) -> float:
-        return 100 * self.once_s / len(self.plain_s) / statistics.median(self.plain_s)
+    def once_pct(self, clock: str) -> float:
+        return 100 * self.once_s / getattr(self.plain, clock)
 
 
-def report(name: str, costs_pct: list[float]) -> None:
-    low, middle, high = statistics.quantiles(costs_pct, n=4)
-    sure_low, sure_high = median_interval(costs_pct)
-    print(f"{name}: median {middle:+.2f}% (95% interval {sure_low:+.2f}% to {sure_high:+.2f}%), "
-          f"quartiles {low:+.2f}% to {high:+.2f}%, from {min(costs_pct):+.2f}% to {max(costs_pct):+.2f}%")  # fmt: skip
+def measure(name: str, rounds: int) -> bool:
+    """Train in pairs, print what the signals cost, and return whether that is within the limit."""
+    case, epochs = CASES[name], EPOCHS[name]
+    torch.set_num_threads(case.threads)
+    with tempfile.TemporaryDirectory() as folder:
+        os.chdir(folder)
+        loaded = load_case(case, epochs)
+        dataset = load_data(loaded.config, write_files=False)
+        # The first round pays for what happens once in a process, and is not counted.
+        measured = [train_pair(loaded, dataset, number) for number in range(rounds + 1)][1:]
+        os.chdir(ROOT)
+    epoch_ms = 1000 * statistics.median(pair.plain.clock_s for pair in measured) / epochs
+    print(f"{case.name}; torch {torch.__version__}, {case.threads} threads, {epochs} epochs of {epoch_ms:.0f} ms "
+          f"without signals, {rounds} rounds")  # fmt: skip
+    return report("clock_s", measured) & report("processor_s", measured)
+
+
+def load_case(case: Case, epochs: int) -> LoadedConfig:
+    overrides = [*case.overrides, USUAL, f"training.num_threads={case.threads}", f"training.epochs={epochs}"]
+    if "data.source=npz" in overrides:
+        write_images(Path("images.npz"))
+        overrides.append("data.root=images.npz")
+    return load_config(ROOT / "configs/training_config.yaml", mode="baseline", overrides=overrides)
+
+
+def train_pair(loaded: LoadedConfig, dataset: Dataset, number: int) -> Round:
+    """One training with signals and one without, each as often the first."""
+    requests = [RunRequest(loaded, "baseline", Path(kind), ["benchmark"], publish=False, dataset=dataset)
+                for kind in ("plain", "watched")]  # fmt: skip
+    changes = [without_signals, lambda: None]
+    order = 1 if number % 2 else -1
+    plain, watched = train_in_turns(requests[::order], changes[::order])[::order]
+    require_same_weights(*(request.output_dir for request in requests))
+    for request in requests:
+        shutil.rmtree(request.output_dir)
+    return Round(plain, watched, seconds_once(dataset))
+
+
+def require_same_weights(*folders: Path) -> None:
+    hashes = [[epoch["weights_sha256"] for epoch in read_metrics(folder)["epochs"]] for folder in folders]
+    assert hashes[0] == hashes[1], "watching changed the training"
+
+
+def seconds_once(dataset: Dataset) -> float:
+    """Of the processor, for what is done once in a training."""
+    started = time.process_time()
+    measure_data(dataset).as_dict()
+    SampleHistory(dataset.splits["train"].labels).write("samples.npz")
+    return time.process_time() - started
+
+
+def report(clock: str, measured: list[Round]) -> bool:
+    every_epoch = [pair.every_epoch_pct(clock) for pair in measured]
+    once = [pair.once_pct(clock) for pair in measured]
+    together = [a + b for a, b in zip(every_epoch, once, strict=True)]
+    print(f"  by {'the clock' if clock == 'clock_s' else 'processor time'}: "
+          f"in the loop {in_words(every_epoch)}, once {statistics.median(once):+.2f}%, together {in_words(together)}, "
+          f"quartiles {' and '.join(f'{value:+.2f}%' for value in statistics.quantiles(together, n=4)[::2])}",
+          flush=True)  # fmt: skip
+    return statistics.median(together) <= LIMIT_PCT
+
+
+def in_words(costs_pct: list[float]) -> str:
+    low, high = median_interval(costs_pct)
+    return f"{statistics.median(costs_pct):+.2f}% (95% interval {low:+.2f}% to {high:+.2f}%)"
 
 
 def median_interval(values: list[float]) -> tuple[float, float]:
@@ -293,29 +167,11 @@ def median_interval(values: list[float]) -> tuple[float, float]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--rounds", type=int, default=40, help="trainings (2 or more)")
-    parser.add_argument("--epochs", type=int, default=20, help="pairs of epochs of a training")
-    parser.add_argument("--batch-size", type=int, default=32)
-    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--case", choices=sorted(EPOCHS), nargs="+", default=sorted(EPOCHS))
+    parser.add_argument("--rounds", type=int, default=41, help="pairs of trainings (2 or more)")
     args = parser.parse_args()
-    torch.set_num_threads(args.threads)
-    dataset = load_dataset("digits", write_files=False)
-    print(f"torch {torch.__version__}, {args.threads} threads, digits, simple_cnn, batch {args.batch_size}, "
-          f"{args.epochs} epochs, {args.rounds} rounds, processor time")  # fmt: skip
-    with tempfile.TemporaryDirectory() as folder:
-        # The first round pays for what happens once in a process, and is not counted.
-        measure_round(dataset, 2, args.batch_size, Path(folder))
-        rounds = [measure_round(dataset, args.epochs, args.batch_size, Path(folder)) for _ in range(args.rounds)]
-    hashes = {unwatched_sha256(dataset, args.epochs, args.batch_size), *(one.weights_sha256 for one in rounds)}
-    assert len(hashes) == 1, "watching changed the training"
-    plain_s = statistics.median(second for one in rounds for second in one.plain_s)
-    print(f"a plain epoch takes {1e3 * plain_s:.1f} ms")
-    totals_pct = [one.every_epoch_pct + one.once_pct for one in rounds]
-    report("every epoch", [one.every_epoch_pct for one in rounds])
-    report("once", [one.once_pct for one in rounds])
-    report("together", totals_pct)
-    kept = statistics.median(totals_pct) <= LIMIT_PCT
-    print(f"the limit of {LIMIT_PCT}% is {'kept' if kept else 'exceeded'}")
+    kept = [measure(name, args.rounds) for name in args.case]
+    print(f"the limit of {LIMIT_PCT}% is {'kept' if all(kept) else 'exceeded'}")
 
 
 if __name__ == "__main__":
