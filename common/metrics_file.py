@@ -21,20 +21,26 @@ class MetricsWriter:
     def __init__(self, path: str | Path) -> None:
         self._path = path
         self._epoch_texts = RecordTexts(_encoded)
+        self._signals_text = RecordTexts(_encoded)
 
     def write(self, document: dict, *, flush: bool = True) -> None:
         """Replace the file by ``document`` in one step (``flush``: as ``atomic``); non-finite numbers become ``null``.
 
         Whoever puts a non-finite number in says so in ``events``: the file alone cannot tell why a value is missing.
-        A record in ``epochs`` must not change once it was written.
+        A record in ``epochs`` must not change once it was written, nor may ``signals``, but for another object.
         """
         atomic.write_text(self._path, self._text(document), flush=flush)
 
     def _text(self, document: dict) -> str:
         """One line per top-level key, per epoch and per event: readable, and quick to make."""
-        texts = {key: _value_text(value) for key, value in document.items() if key != "epochs"}
-        if "epochs" in document:
-            texts["epochs"] = _list_text(self._epoch_texts.of(document["epochs"]))
+        texts = {}
+        for key, value in document.items():
+            if key == "epochs":
+                texts[key] = _list_text(self._epoch_texts.of(value))
+            elif key == "signals":
+                texts[key] = self._signals_text.of([value])[0]
+            else:
+                texts[key] = _value_text(value)
         return "{\n" + ",\n".join(f"{_encoded(key)}: {texts[key]}" for key in document) + "\n}\n"
 
 

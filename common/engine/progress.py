@@ -35,7 +35,7 @@ class Progress:
 
     ``epoch`` (from 1) is the epoch to train next or in the middle of, ``batch`` the optimizer steps already done in
     it, ``step`` those done in all. ``micro_batch_size`` is set where memory was too small for the configured batch. The
-    partial sums belong to the epoch in the middle of which ``batch`` stands.
+    partial sums belong to the epoch in the middle of which ``batch`` stands. ``signals`` is replaced, never changed.
     """
 
     epoch: int = 1
@@ -60,6 +60,7 @@ class Progress:
     started_at: str = ""
     elapsed_s: float = 0.0
     _history_texts: RecordTexts = field(default_factory=lambda: RecordTexts(json.dumps), init=False, compare=False)
+    _signals_text: RecordTexts = field(default_factory=lambda: RecordTexts(json.dumps), init=False, compare=False)
 
     def begin_next_epoch(self) -> None:
         """Move to the start of the next epoch, with empty sums."""
@@ -80,8 +81,11 @@ class Progress:
         """
         values = {field.name: getattr(self, field.name) for field in fields(self) if field.init}
         values["reactions"] = asdict(self.reactions)
-        encoded = {key: json.dumps(values[key]) for key in _AS_JSON if key != "history"}
-        return values | encoded | {"history": f"[{', '.join(self._history_texts.of(self.history))}]"}
+        known = {
+            "history": f"[{', '.join(self._history_texts.of(self.history))}]",
+            "signals": self._signals_text.of([self.signals])[0],
+        }
+        return values | known | {key: json.dumps(values[key]) for key in _AS_JSON if key not in known}
 
     @classmethod
     def from_dict(cls, values: dict) -> Progress:

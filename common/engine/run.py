@@ -116,8 +116,9 @@ def _train_in(
             _describe_run(session)
         restore_newest(session)
         halve_as_noted(session)
-        if "data" not in parts.state.progress.signals:
-            parts.state.progress.signals["data"] = measure_data(parts.dataset).as_dict()
+        progress = parts.state.progress
+        if "data" not in progress.signals:
+            progress.signals = progress.signals | {"data": measure_data(parts.dataset).as_dict()}
         if world.is_main:
             _require_space(session)
             if request.publish:

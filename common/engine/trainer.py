@@ -185,7 +185,7 @@ class Trainer:
             progress.weight_signals = result.weights.as_dict()
         if progress.step == 0:
             loss = result.loss_sum / result.num_samples
-            progress.signals |= {
+            progress.signals = progress.signals | {
                 "initial_loss_ratio": initial_loss_ratio(loss, self._settings.num_classes),
                 "initial_weights": progress.weight_signals,
             }
