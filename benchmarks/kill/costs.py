@@ -14,8 +14,8 @@ import torch
 import yaml
 
 from benchmarks.kill.cases import CASES
+from benchmarks.kill.turns import train_in_turns
 from benchmarks.train_throughput import write_images
-from benchmarks.turns import train_in_turns
 from common import manifest, markdown
 from common.checkpoint_container import verify
 from common.checkpoints import CheckpointStore, load_checkpoint, to_bytes

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import multiprocessing
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from multiprocessing.connection import Connection
 from multiprocessing.synchronize import Semaphore
@@ -30,24 +30,14 @@ class LoopTime:
     processor_s: float
 
 
-def _as_it_is() -> None:
-    pass
-
-
-def train_in_turns(
-    requests: Sequence[RunRequest], changes: Sequence[Callable[[], None]] = (_as_it_is, _as_it_is)
-) -> list[LoopTime]:
-    """Train two runs at once, of which one at a time goes on, and the first begins.
-
-    Args:
-        changes: called in the process of each run before it begins.
-    """
+def train_in_turns(requests: Sequence[RunRequest]) -> list[LoopTime]:
+    """Train two runs at once, of which one at a time goes on, and the first begins."""
     context = multiprocessing.get_context("fork")
     turns = [context.Semaphore(1), context.Semaphore(0)]
     pipes = [context.Pipe(duplex=False) for _ in requests]
     processes = [
-        context.Process(target=_train, args=(request, change, mine, other, pipe))
-        for request, change, mine, other, (_, pipe) in zip(requests, changes, turns, turns[::-1], pipes, strict=True)
+        context.Process(target=_train, args=(request, mine, other, pipe))
+        for request, mine, other, (_, pipe) in zip(requests, turns, turns[::-1], pipes, strict=True)
     ]
     for process in processes:
         process.start()
@@ -86,10 +76,7 @@ class _StopWatch:
             self._other.release()
 
 
-def _train(
-    request: RunRequest, change: Callable[[], None], mine: Semaphore, other: Semaphore, pipe: Connection
-) -> None:
-    change()
+def _train(request: RunRequest, mine: Semaphore, other: Semaphore, pipe: Connection) -> None:
     watch, run = _StopWatch(mine, other), Trainer.run
 
     def timed(trainer: Trainer) -> None:
