@@ -59,8 +59,9 @@ class _Artist:
             return self._draw(folder, study)  # it was killed, or could not: here it can be told why
 
     def close(self) -> None:
-        self._connection.close()
+        self._process.kill()  # what it was to draw, it has drawn
         self._process.join()
+        self._connection.close()
 
 
 def _serve(connection: Connection, study: StudyRecord, draw: _Draw) -> None:

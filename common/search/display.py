@@ -49,7 +49,7 @@ class Display:
         record = ""
         if best:
             record = " (best so far)" if best[0].number == trial.number else f" (best {self._score(best[0])})"
-        left = self._left_s(state)
+        left = self.seconds_left(state)
         time_left = "" if left is None else f" | about {format_duration(left)} left"
         done = sum(other.outcome is not None for other in state.trials.values())
         return (
@@ -72,12 +72,12 @@ class Display:
 
     def _described(self, state: LedgerState) -> str:
         best = best_trials(self._definition, state)
-        left = self._left_s(state)
+        left = self.seconds_left(state)
         parts = [f"best {self._score(best[0])} (trial {best[0].number})"] if best else []
         parts += [] if left is None else [f"about {format_duration(left)} left"]
         return ", ".join(["Search", *parts])
 
-    def _left_s(self, state: LedgerState) -> float | None:
+    def seconds_left(self, state: LedgerState) -> float | None:
         """How long the rest takes at the rate so far."""
         done = self._num_done(state)
         here = done - self._done_at_start

@@ -43,7 +43,7 @@ if TYPE_CHECKING:
 
 _NOTE_TIME_EVERY_S = 5.0
 # The pictures are prepared while the last few trainings run, where the search is long enough to be worth a process.
-_TASKS_BEFORE_THE_END = 3
+_TASKS_BEFORE_THE_END, _SECONDS_BEFORE_THE_END = 3, 6.0
 _FEWEST_TASKS_TO_PREPARE = 10
 
 
@@ -245,8 +245,12 @@ class _Search:
             self._artists = Artists(record)
 
     def _is_nearly_done(self, state: LedgerState) -> bool:
+        assert self._display is not None
         left = agenda(self._definition, state).num_open
-        return 0 < left <= _TASKS_BEFORE_THE_END and num_tasks(self._definition, state) >= _FEWEST_TASKS_TO_PREPARE
+        if left == 0 or num_tasks(self._definition, state) < _FEWEST_TASKS_TO_PREPARE:
+            return False
+        left_s = self._display.seconds_left(state)
+        return left <= _TASKS_BEFORE_THE_END or (left_s is not None and left_s <= _SECONDS_BEFORE_THE_END)
 
     def _write(self, end: End) -> tuple[StudyRecord, list[Path]]:
         """Write what there is to show at the end; after an interruption only what does not keep anybody waiting."""
