@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import multiprocessing
+import os
 import tempfile
 from collections.abc import Callable
 from multiprocessing.connection import Connection
@@ -14,6 +15,8 @@ from common.search.loading import loading
 from common.search_results.pictures import Pictures, draw_importances, draw_scores, gathered
 from common.search_results.records import StudyRecord
 
+# The trials go first where there are fewer processors than processes.
+_NICENESS = 10
 _Draw = Callable[[Path, StudyRecord], Pictures]
 
 
@@ -65,6 +68,7 @@ class _Artist:
 
 
 def _serve(connection: Connection, study: StudyRecord, draw: _Draw) -> None:
+    os.nice(_NICENESS)
     with loading(), tempfile.TemporaryDirectory() as folder:
         draw(Path(folder), study)
     with contextlib.suppress(EOFError, OSError):
