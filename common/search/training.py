@@ -44,8 +44,6 @@ MEASURES = ("val_loss", "val_acc", "val_f1", "val_precision", "val_recall", "tra
 # Pruning: never before this share of the epochs, and not until so many trials have shown how the score rises.
 _EPOCHS_BEFORE_PRUNING = 0.2
 _CURVES_BEFORE_PRUNING = 4
-
-
 # What proposals are reckoned with, besides what trainings are.
 PROPOSING_PACKAGES = ("optuna", "scipy")
 
