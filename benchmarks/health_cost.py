@@ -195,6 +195,8 @@ def report(name: str, costs_pct: list[float]) -> float:
 def median_interval(values: list[float]) -> tuple[float, float]:
     """The narrowest pair of symmetric order statistics that holds the true median with at least 95% probability.
 
+    Of fewer than 6 values there is none.
+
     Source: Conover 1999, "Practical nonparametric statistics", 3.2: how many values lie below the median is binomial.
     """
     count, outside, rank = len(values), 0.0, 0
@@ -209,9 +211,11 @@ def median_interval(values: list[float]) -> tuple[float, float]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--case", choices=sorted(PAIRS), nargs="+", default=sorted(PAIRS))
-    parser.add_argument("--rounds", type=int, help="trainings (2 or more); by default 40, of the images 6")
+    parser.add_argument("--rounds", type=int, help="trainings (6 or more); by default 40, of the images 6")
     parser.add_argument("--batch-size", type=int, help="another one than the case's")
     args = parser.parse_args()
+    if args.rounds is not None and args.rounds < 6:
+        parser.error("--rounds: of fewer than 6 there is no interval")
     changes = [f"training.batch_size={args.batch_size}"] if args.batch_size else []
     kept = [measure(name, args.rounds or ROUNDS[name], changes) for name in args.case]
     print(f"the limit of {LIMIT_PCT}% is {'kept' if all(kept) else 'exceeded'}")

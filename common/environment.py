@@ -173,12 +173,18 @@ def fingerprint_differences(then: Mapping[str, Any], now: Mapping[str, Any]) -> 
 
     The order is that of ``now``; a field that only one of them has counts as unknown in the other.
     """
-    fields = [*now, *(name for name in then if name not in now)]
-    return [
-        f"{FIELD_NAMES.get(name, name)}: {_spoken(then.get(name))} then, {_spoken(now.get(name))} now"
-        for name in fields
-        if then.get(name) != now.get(name)
-    ]
+    return [f"{name}: {before} then, {after} now" for name, (after, before) in differing_fields([now, then]).items()]
+
+
+def differing_fields(fingerprints: Sequence[Mapping[str, Any]]) -> dict[str, list[str]]:
+    """For each field in which exactness fingerprints differ, by its readable name, the value of each of them."""
+    names = dict.fromkeys(name for fingerprint in fingerprints for name in fingerprint)
+    values = {name: [fingerprint.get(name) for fingerprint in fingerprints] for name in names}
+    return {
+        FIELD_NAMES.get(name, name): [_spoken(value) for value in of_each]
+        for name, of_each in values.items()
+        if any(value != of_each[0] for value in of_each)
+    }
 
 
 def _part(environment: Mapping[str, Any], name: str) -> Mapping[str, Any]:

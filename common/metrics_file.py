@@ -27,7 +27,7 @@ class MetricsWriter:
         """Replace the file by ``document`` in one step (``flush``: as ``atomic``); non-finite numbers become ``null``.
 
         Whoever puts a non-finite number in says so in ``events``: the file alone cannot tell why a value is missing.
-        A record in ``epochs`` must not change once it was written, nor may ``signals``, but for another object.
+        A record in ``epochs`` must not change once it was written, and ``signals`` is to be replaced, never changed.
         """
         atomic.write_text(self._path, self._text(document), flush=flush)
 

@@ -4,14 +4,16 @@
     pip install "ray[tune]" && python -m benchmarks.search.speed --epochs 20 --ray
 
 20 random trials of the documented space on digits, as ``configs/training_config.yaml`` trains them, without
-confirmation. Four times are measured, each in a process of its own:
+confirmation. These times are measured, each in a process of its own:
 
 - *plain loop*: the engine's own ``train`` for the 20 configurations one after another in one process, on data that is
   loaded once. This is the pure training time: no ledger, no proposals, no files but those of the runs.
-- *search*: the whole command ``hyperparam_search.py``, with one worker and with two, from its start to its end with all
-  results and pictures; and what of it falls between the begin of the first and the end of the last trial.
-- *Ray Tune*: ``Tuner.fit`` with its defaults, the same training function for the same 20 configurations. It runs as
-  many trials at the same time as there are processors, each in a process of its own. Starting Ray is not counted.
+- *search*: the whole command ``hyperparam_search.py``, with one worker (``--two``: and with two), from its start to its
+  end with all results and pictures; and its trials: from where the study is open, over starting workers, to where the
+  last trial is written down.
+- *Ray Tune* (``--ray``): ``Tuner.fit`` with its defaults, the same training function for the same 20 configurations. It
+  runs as many trials at the same time as there are processors, each in a process of its own. Starting Ray is not
+  counted.
 """
 
 from __future__ import annotations

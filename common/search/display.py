@@ -83,7 +83,11 @@ class Display:
         here = done - self._done_at_start
         if not here:
             return None
-        return (time.monotonic() - self._began_s) / here * max(0, num_tasks(self._definition, state) - done)
+        return (time.monotonic() - self._began_s) / here * self.num_left(state)
+
+    def num_left(self, state: LedgerState) -> int:
+        """Trainings that are still to be done, confirmations among them."""
+        return max(0, num_tasks(self._definition, state) - self._num_done(state))
 
     @staticmethod
     def _num_done(state: LedgerState) -> int:

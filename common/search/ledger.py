@@ -169,9 +169,9 @@ class Ledger:
     def note_machine(self, machine: Mapping[str, Any]) -> list[Mapping[str, Any]]:
         """Write down under which conditions the study is worked on; returns the others under which it was too."""
         digest = hashlib.sha256(json.dumps(machine, sort_keys=True).encode()).hexdigest()[:12]
+        # Written before it is read, so that of two machines that begin at once one at least hears of the other.
+        self._set(_MACHINE + digest, dict(machine))
         known = _with_prefix(self._attributes(), _MACHINE)
-        if digest not in known:
-            self._set(_MACHINE + digest, dict(machine))
         return [other for key, other in sorted(known.items()) if key != digest]
 
     def renewing(self) -> Leases:

@@ -60,8 +60,8 @@ class Surroundings:
     """What a study depends on that only the data and the machine tell.
 
     ``dataset`` is the fingerprint of the data; ``num_threads`` are those of a training, ``num_cpus`` those that this
-    machine has for them. ``machine`` is the ``exactness_fingerprint`` of a trial here, and the versions of what the
-    search itself reckons with.
+    machine has for them. ``machine`` is the ``exactness_fingerprint`` of a trial here (on the first of several GPUs),
+    and the versions of what the search itself computes with.
     """
 
     dataset: str

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
 import uuid
 from collections.abc import Callable
@@ -42,7 +43,7 @@ if TYPE_CHECKING:
     from common.search.training import Survey
 
 _NOTE_TIME_EVERY_S = 5.0
-# The pictures are prepared while the last few trainings run, where the search is long enough to be worth a process.
+# The pictures are prepared while the last trainings run, where the search is long enough to be worth two processes.
 _TASKS_BEFORE_THE_END, _SECONDS_BEFORE_THE_END = 3, 6.0
 _FEWEST_TASKS_TO_PREPARE = 10
 
@@ -69,8 +70,10 @@ def search(
     open_output(request.output)
     with closing(Storage(storage_url(request.storage, request.output))) as storage:
         ledger, found = _ledger(request, definition, storage)
-        _note_machine(ledger, surroundings, console)
-        return _Search(request, found, ledger, storage.url, console, stop, trainer, known).run()
+        begun = _Search(request, found, ledger, storage.url, surroundings, console, stop, trainer,
+                        known if request.jobs == 1 else None)  # fmt: skip
+        del known  # with the data: who trains holds it, or other data
+        return begun.run()
 
 
 def _survey(base: LoadedConfig) -> Survey:
@@ -78,14 +81,6 @@ def _survey(base: LoadedConfig) -> Survey:
         from common.search.training import survey
 
     return survey(base)
-
-
-def _note_machine(ledger: Ledger, surroundings: Surroundings, console: Console) -> None:
-    """Tell where the study has trials from a machine, or with software, that may score them otherwise."""
-    for other in ledger.note_machine(surroundings.machine):
-        differences = "; ".join(fingerprint_differences(other, surroundings.machine))
-        console.warning(f"the study was worked on under other conditions too ({differences}): "
-                        "the same trial may have another score there than here")  # fmt: skip
 
 
 def _survey_elsewhere(trainer: TrainerProcess, base: LoadedConfig, stop: SearchStop) -> Surroundings:
@@ -145,12 +140,13 @@ class _Search:
     """One start of a search on an opened study."""
 
     def __init__(
-        self, request: SearchRequest, definition: Definition, ledger: Ledger, url: str, console: Console,
-        stop: SearchStop, trainer: TrainerProcess | None, known: Survey | None,
+        self, request: SearchRequest, definition: Definition, ledger: Ledger, url: str, surroundings: Surroundings,
+        console: Console, stop: SearchStop, trainer: TrainerProcess | None, known: Survey | None,
     ) -> None:  # fmt: skip
         self._request = request
         self._definition = definition
         self._ledger = ledger
+        self._machine = surroundings.machine
         self._console = console
         self._stop = stop
         self._trainer = trainer
@@ -162,6 +158,7 @@ class _Search:
         self._began_s = self._noted_s = time.time()
         self._display: Display | None = None
         self._artists: Artists | None = None
+        self._has_prepared = False
 
     def run(self) -> tuple[StudyRecord, list[Path]]:
         try:
@@ -179,6 +176,7 @@ class _Search:
             with self._console.progress(num_tasks(self._definition, state), "Search", rate=False) as bar:
                 self._display = Display(self._console, bar, self._definition, state)
                 if agenda(self._definition, state).num_open:
+                    self._note_machine()
                     self._work()
             end = self._end()
         except TimeUpError:
@@ -224,7 +222,15 @@ class _Search:
             return self._trainer
         from common.search.training import TrialTrainer
 
-        return TrialTrainer(self._request.base, self._definition, list(self._request.command_line), self._known)
+        known, self._known = self._known, None
+        return TrialTrainer(self._request.base, self._definition, list(self._request.command_line), known)
+
+    def _note_machine(self) -> None:
+        """Tell where the study has trials from a machine, or with software, that may score them otherwise."""
+        for other in self._ledger.note_machine(self._machine):
+            differences = "; ".join(fingerprint_differences(other, self._machine))
+            self._console.warning(f"the study was worked on under other conditions too ({differences}): "
+                                  "the same trial may have another score there than here")  # fmt: skip
 
     def _note(self, state: LedgerState) -> None:
         """Tell and write what is new."""
@@ -239,17 +245,21 @@ class _Search:
             remove_checkpoints(self._request.output, self._definition, state)
         record = self._record(state, "running")
         _write_trials()(self._request.output, record)
-        if self._artists is None and self._is_nearly_done(state):
-            from common.search.artist import Artists
+        if not self._has_prepared and self._is_nearly_done(state):
+            self._prepare_pictures(record)
 
+    def _prepare_pictures(self, record: StudyRecord) -> None:
+        from common.search.artist import Artists
+
+        self._has_prepared = True
+        with contextlib.suppress(OSError):  # then they are drawn here, at the end
             self._artists = Artists(record)
 
     def _is_nearly_done(self, state: LedgerState) -> bool:
         assert self._display is not None
-        left = agenda(self._definition, state).num_open
+        left, left_s = self._display.num_left(state), self._display.seconds_left(state)
         if left == 0 or num_tasks(self._definition, state) < _FEWEST_TASKS_TO_PREPARE:
             return False
-        left_s = self._display.seconds_left(state)
         return left <= _TASKS_BEFORE_THE_END or (left_s is not None and left_s <= _SECONDS_BEFORE_THE_END)
 
     def _write(self, end: End) -> tuple[StudyRecord, list[Path]]:

@@ -75,7 +75,7 @@ class TrainerProcess:
         self._connection.close()
 
     def _start(self) -> None:
-        # Anew, not as a copy of this process: that would be there 0.16 s sooner, but trains a tenth slower all along.
+        # Anew, not as a copy of this process: where one is restarted there are threads and open databases here.
         context = multiprocessing.get_context("spawn")
         self._connection, theirs = context.Pipe()
         self._process = context.Process(target=_serve, args=(theirs,), name="search trainer")

@@ -44,7 +44,7 @@ MEASURES = ("val_loss", "val_acc", "val_f1", "val_precision", "val_recall", "tra
 # Pruning: never before this share of the epochs, and not until so many trials have shown how the score rises.
 _EPOCHS_BEFORE_PRUNING = 0.2
 _CURVES_BEFORE_PRUNING = 4
-# What proposals are reckoned with, besides what trainings are.
+# What proposals are computed with, besides what trainings are.
 PROPOSING_PACKAGES = ("optuna", "scipy")
 
 
@@ -149,12 +149,13 @@ class TrainingDesk:
         self._trainer: TrialTrainer | None = None
 
     def survey(self, base: LoadedConfig) -> Surroundings:
-        self._survey = survey(base)
+        self._survey = known = survey(base)
         self._base = base
-        return self._survey.surroundings
+        return known.surroundings
 
     def begin(self, assignment: Assignment) -> None:
-        self._trainer = TrialTrainer(assignment.base, assignment.definition, assignment.command_line, self._survey)
+        known, self._survey = self._survey, None  # its data is the trainer's alone, to be let go for other data
+        self._trainer = TrialTrainer(assignment.base, assignment.definition, assignment.command_line, known)
 
     def run(self, job: Job) -> Outcome:
         assert self._trainer is not None

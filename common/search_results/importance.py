@@ -3,9 +3,10 @@
 The forest learns the ranks of the scores from the hyperparameters. A hyperparameter's importance is by how much the
 forest's error on the trials that a tree did not see grows when its values are shuffled among them, as a share of the
 variance of the ranks (Breiman 2001, doi:10.1023/A:1010933404324). The same is done with shuffled scores, which no
-hyperparameter can have to do with: the highest of 19 such is the chance level, which one that does not matter exceeds
-once in 20 times (Altmann et al. 2010, doi:10.1093/bioinformatics/btq134; Phipson and Smyth 2010,
-doi:10.2202/1544-6115.1585). Diverged trials count as the worst; ranks keep them from deciding everything.
+hyperparameter can have to do with: the highest of 19 such is the chance level. Where none matters, and trials were
+drawn without looking at scores, each exceeds it once in 20 times (Altmann et al. 2010,
+doi:10.1093/bioinformatics/btq134; Phipson and Smyth 2010, doi:10.2202/1544-6115.1585). Diverged trials count as the
+worst; ranks keep them from deciding everything.
 """
 
 from __future__ import annotations
@@ -42,6 +43,12 @@ class Importance:
     def is_clear(self) -> bool:
         """Whether it is more than chance."""
         return self.share > self.chance
+
+
+def load_importance_libraries() -> None:
+    """Load what ``importances`` takes, a second or two of it, ahead of time."""
+    import scipy.stats  # noqa: F401
+    import sklearn.tree  # noqa: F401
 
 
 def importances(study: StudyRecord) -> list[Importance] | None:

@@ -9,7 +9,7 @@ from statistics import fmean, stdev
 from common import markdown
 from common.config import LoadedConfig, config_differences
 from common.console import format_duration
-from common.environment import FIELD_NAMES
+from common.environment import differing_fields
 from common.search_results.advice import next_steps, repeat_command
 from common.search_results.best_config import config_with
 from common.search_results.importance import FEWEST_TRIALS, METHOD
@@ -231,9 +231,8 @@ def _settings(study: StudyRecord) -> str:
 
 def _differing_machines(study: StudyRecord) -> str:
     """In what the machines, and the libraries on them, differ on which the study was worked on."""
-    values_by_name = {name: [str(machine.get(name)) for machine in study.machines] for name in study.machines[0]}
-    differing = [f"{FIELD_NAMES.get(name, name)} {' or '.join(dict.fromkeys(values))}"
-                 for name, values in values_by_name.items() if len(set(values)) > 1]  # fmt: skip
+    differing = [f"{name} {' or '.join(dict.fromkeys(values))}"
+                 for name, values in differing_fields(study.machines).items()]  # fmt: skip
     return f"{'; '.join(differing)}: a trial's score may depend on where it was trained"
 
 

@@ -14,7 +14,13 @@ import numpy as np
 import pytest
 
 from common import environment, nvml
-from common.environment import collect_environment, exactness_fingerprint, fingerprint_differences, git_state
+from common.environment import (
+    collect_environment,
+    differing_fields,
+    exactness_fingerprint,
+    fingerprint_differences,
+    git_state,
+)
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -186,6 +192,12 @@ def test_what_does_not_change_bits_is_no_difference():
 def test_each_difference_is_named(changes, difference):
     then, now = exactness_fingerprint(collect()), exactness_fingerprint(collect(**changes))
     assert fingerprint_differences(then, now) == [difference]
+
+
+def test_the_fields_in_which_several_differ_are_named_with_the_value_of_each():
+    found = differing_fields([{"python": "3.11", "deterministic": True}, {"python": "3.11", "deterministic": True},
+                              {"python": "3.11", "num_threads": 2, "deterministic": False}])  # fmt: skip
+    assert found == {"deterministic operations": ["yes", "yes", "no"], "threads": ["none", "none", "2"]}
 
 
 def test_another_version_or_machine_is_a_difference():

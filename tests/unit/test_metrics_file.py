@@ -37,6 +37,13 @@ def test_a_growing_history_is_written_as_if_it_were_written_at_once(tmp_path):
     assert [epoch["train_loss"] for epoch in read_metrics(tmp_path / "grown.json")["epochs"]] == [1 / 3, None, 9.0, 8.0]
 
 
+def test_signals_that_were_replaced_are_written_anew(tmp_path):
+    writer, document = MetricsWriter(tmp_path / "metrics.json"), {"signals": {"initial_loss_ratio": None}}
+    writer.write(document)
+    writer.write(document | {"signals": {"initial_loss_ratio": 1.5}})
+    assert json.loads((tmp_path / "metrics.json").read_text()) == {"signals": {"initial_loss_ratio": 1.5}}
+
+
 @pytest.mark.parametrize(
     ("content", "complaint"),
     [

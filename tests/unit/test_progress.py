@@ -55,6 +55,13 @@ def test_best_is_the_first_of_equals():
     assert after(1.0, 3.0, 3.0, 2.0).best["epoch"] == 2
 
 
+def test_signals_that_were_replaced_are_in_the_next_checkpoint():
+    progress = Progress(signals={"data": {"num_classes": 3}})
+    assert Progress.from_dict(progress.as_dict()).signals == {"data": {"num_classes": 3}}
+    progress.signals = progress.signals | {"initial_loss_ratio": 1.5}
+    assert Progress.from_dict(progress.as_dict()).signals == {"data": {"num_classes": 3}, "initial_loss_ratio": 1.5}
+
+
 def test_progress_survives_being_a_dict():
     progress = after(1.0, 2.0)
     progress.grad_norms.append(0.1)
