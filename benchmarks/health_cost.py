@@ -115,6 +115,11 @@ class Alternation:
             times = self._measured.watched_s if is_watched(num_epochs - 1) else self._measured.plain_s
             times.append(time.process_time() - self._began_s)
 
+    def end(self, num_epochs: int) -> None:
+        """Note the last epoch, which nobody asks after, and leave the engine as it was."""
+        self.note(num_epochs)
+        self._signals.on()
+
 
 def is_watched(index: int) -> bool:
     """Of epochs counted from 0: with, without, without, with, and so on."""
@@ -157,8 +162,7 @@ def measure_round(request: RunRequest, number: int, expected: list[str]) -> Roun
     def begun_run(trainer: Trainer) -> None:
         alternation.begin(trainer)
         run(trainer)
-        alternation.note(len(trainer._progress.history))
-        Signals(trainer).on()
+        alternation.end(len(trainer._progress.history))
 
     with StopSignals() as stop, mock.patch.object(Trainer, "run", begun_run):
         mine = replace(request, output_dir=Path(str(number)), give_up=alternation)
