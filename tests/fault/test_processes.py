@@ -231,7 +231,7 @@ def start_whole(folder: Path) -> Path:
 def test_a_note_survives_a_process_that_dies_before_it_saves(halved, tmp_path):
     workplace = greedy_workplace(tmp_path, "died")
     assert start(workplace).exit_code == 5
-    for at in (4, 12):
+    for at in (4, 8, 12):
         assert start(workplace, kind="die", at=at).exit_code == KILLED
     assert start(workplace).exit_code == 0
     assert differences(workplace / "run", halved) == []
