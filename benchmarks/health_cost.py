@@ -1,14 +1,15 @@
 #!/usr/bin/env python3
 """What the health signals cost: epochs with all of them beside epochs with none, in one training of this trainer.
 
-Everything else is on, metrics, checkpoints and logs included. Of every two epochs one has the signals, and each kind
-comes first as often as the other, so that both use the same memory and what else the machine does hits both alike. Done
-once are measuring the data and writing the samples' history.
+Everything else is on, metrics, checkpoints and logs included. Epochs come in blocks, as many as there are between two
+saves (a second's worth), since what is worked out of the signals then belongs to them. Of every four blocks the first
+and the last have the signals, so that all use the same memory and what else the machine does hits both kinds alike.
+Done once are measuring the data and writing the samples' history, shared by the epochs that the config trains.
 
-A round is one training. Its cost is the median over its pairs of epochs of how much longer the one with signals took,
-plus a share of what is done once; the result is the median over the rounds, with the interval that holds the true
-median in 95 of 100 cases. That the signals change nothing is checked: the weights are the same after every epoch as in
-a training that has them in all.
+A round is one training of four blocks. Its cost is how much longer those with signals took, plus a share of what is
+done once; the result is the median over the rounds, with the interval that holds the true median in 95 of 100 cases.
+That the signals change nothing is checked: the weights are the same after every epoch as in a training that has them
+in all.
 
     python -m benchmarks.health_cost                       # the cases of train_throughput.py
     python -m benchmarks.health_cost --case digits --batch-size 8 --rounds 20      # longer epochs
@@ -26,7 +27,6 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from types import SimpleNamespace
 from unittest import mock
 
 import torch
@@ -44,12 +44,10 @@ from common.health import SampleHistory, measure_data
 from common.signals import StopSignals
 
 LIMIT_PCT = 2.0
-# Pairs of epochs, which is how many epochs share what is done once, and trainings.
-PAIRS = {"digits": 20, "resnet": 2}
 ROUNDS = {"digits": 40, "resnet": 6}
+BLOCKS_WATCHED = (True, False, False, True)
 
-
-_WATCH, _HEALTH = epoch_record.watch_activations, epoch_record._health
+_WATCH, _HEALTH = epoch_record.watch_activations, epoch_record.late_health
 
 
 class Signals:
@@ -64,105 +62,114 @@ class Signals:
         self._trainer._probe = None
         for name in ("add", "close_epoch"):
             setattr(self._history, name, lambda *args: None)
-        self._history.state_dict = lambda *args: {}
-        epoch_record.watch_activations = lambda *args, **kwargs: nullcontext(SimpleNamespace(summary=lambda: None))
-        epoch_record._health = lambda *args: {}
+        self._history.late_state_dict = lambda *args: {}
+        epoch_record.watch_activations = lambda *args, **kwargs: nullcontext()
+        epoch_record.late_health = lambda *args: {}
 
     def on(self) -> None:
         self._trainer._probe = self._probe
-        for name in ("add", "close_epoch", "state_dict"):
+        for name in ("add", "close_epoch", "late_state_dict"):
             self._history.__dict__.pop(name, None)
-        epoch_record.watch_activations, epoch_record._health = _WATCH, _HEALTH
+        epoch_record.watch_activations, epoch_record.late_health = _WATCH, _HEALTH
 
 
 @dataclass
 class Round:
-    """Seconds of the epochs without signals and with them, pair by pair, and of what is done once."""
+    """Seconds of the epochs without signals and with them, block by block, and of what is done once."""
 
+    epochs_per_block: int
     plain_s: list[float] = field(default_factory=list)
     watched_s: list[float] = field(default_factory=list)
     once_s: float = 0.0
 
     @property
-    def every_epoch_pct(self) -> float:
-        ratios = [watched_s / plain_s for watched_s, plain_s in zip(self.watched_s, self.plain_s, strict=True)]
-        return 100 * (statistics.median(ratios) - 1)
+    def epoch_s(self) -> float:
+        return sum(self.plain_s) / len(self.plain_s) / self.epochs_per_block
 
     @property
-    def once_pct(self) -> float:
-        return 100 * self.once_s / len(self.plain_s) / statistics.median(self.plain_s)
+    def every_epoch_pct(self) -> float:
+        return 100 * (sum(self.watched_s) / sum(self.plain_s) - 1)
+
+    def once_pct(self, num_epochs: int) -> float:
+        return 100 * self.once_s / num_epochs / self.epoch_s
 
 
 class Alternation:
-    """Asked between epochs whether to give up: times the epoch that has ended, and sets the kind of the next one."""
+    """Asked between epochs whether to give up: at the end of a block, saves and sets the kind of the next one."""
 
     def __init__(self, measured: Round) -> None:
         self._measured = measured
-        self._began_s: float | None = None
 
     def begin(self, trainer: Trainer) -> None:
-        self._signals = Signals(trainer)
+        self._trainer, self._signals = trainer, Signals(trainer)
 
     def __call__(self, history: Sequence[Mapping]) -> bool:
-        self.note(len(history))
-        (self._signals.on if is_watched(len(history)) else self._signals.off)()
-        self._began_s = time.process_time()
+        blocks, epochs = divmod(len(history), self._measured.epochs_per_block)
+        if epochs == 0:
+            if blocks:
+                self.end_block(BLOCKS_WATCHED[blocks - 1])
+            (self._signals.on if BLOCKS_WATCHED[blocks] else self._signals.off)()
+            self._began_s = time.process_time()
         return False
 
-    def note(self, num_epochs: int) -> None:
-        """So many epochs have ended."""
-        if num_epochs:
-            times = self._measured.watched_s if is_watched(num_epochs - 1) else self._measured.plain_s
-            times.append(time.process_time() - self._began_s)
-
-    def end(self, num_epochs: int) -> None:
-        """Note the last epoch, which nobody asks after, and leave the engine as it was."""
-        self.note(num_epochs)
-        self._signals.on()
-
-
-def is_watched(index: int) -> bool:
-    """Of epochs counted from 0: with, without, without, with, and so on."""
-    return index % 4 in (0, 3)
+    def end_block(self, is_watched: bool) -> None:
+        self._trainer._saver.write_held()
+        self._trainer._recorder.publish(self._trainer._progress)
+        times = self._measured.watched_s if is_watched else self._measured.plain_s
+        times.append(time.process_time() - self._began_s)
 
 
 def measure(name: str, rounds: int, changes: list[str]) -> bool:
     """Print what the signals cost, with some settings changed, and return whether that is within the limit."""
-    case, pairs = CASES[name], PAIRS[name]
+    case = CASES[name]
     with tempfile.TemporaryDirectory() as folder:
         os.chdir(folder)
-        loaded = load_case(case, 2 * pairs, changes)
-        request = RunRequest(loaded, "baseline", Path("run"), ["benchmark"], publish=False, reports=False,
+        loaded = load_case(case, changes)
+        num_epochs = loaded.config.training.epochs
+        request = RunRequest(loaded, "baseline", Path("first"), ["benchmark"], publish=False, reports=False,
                              dataset=load_data(loaded.config, write_files=False))  # fmt: skip
+        epochs_per_block = max(1, round(1.0 / usual_epoch_s(request)))
+        length = [f"training.epochs={len(BLOCKS_WATCHED) * epochs_per_block}"]
+        request = replace(request, loaded=load_case(case, [*changes, *length]))
         expected = weights_of(train(replace(request, output_dir=Path("whole")), Console(quiet=True), StopSignals()))
-        # The first round pays for what happens once in a process, and is not counted.
-        measured = [measure_round(request, number, expected) for number in range(rounds + 1)][1:]
+        measured = [measure_round(request, number, epochs_per_block, expected) for number in range(rounds)]
         os.chdir(ROOT)
-    epoch_ms = 1000 * statistics.median(seconds for one in measured for seconds in one.plain_s)
-    print(f"{' '.join([case.name, *changes])}; torch {torch.__version__}, {case.threads} threads, {rounds} trainings "
-          f"of {pairs} pairs of epochs, processor time: {epoch_ms:.1f} ms an epoch without signals")  # fmt: skip
+    epoch_ms = 1000 * statistics.median(one.epoch_s for one in measured)
+    print(
+        f"{' '.join([case.name, *changes])}; torch {torch.__version__}, {case.threads} threads, {rounds} trainings, "
+        f"{epochs_per_block} epochs between two saves, processor time: {epoch_ms:.1f} ms an epoch without signals"
+    )
     report("every epoch", [one.every_epoch_pct for one in measured])
-    report("once", [one.once_pct for one in measured])
-    return report("together", [one.every_epoch_pct + one.once_pct for one in measured]) <= LIMIT_PCT
+    report(f"once in {num_epochs} epochs", [one.once_pct(num_epochs) for one in measured])
+    return report("together", [one.every_epoch_pct + one.once_pct(num_epochs) for one in measured]) <= LIMIT_PCT
 
 
-def load_case(case: Case, epochs: int, changes: list[str]) -> LoadedConfig:
-    overrides = [*case.overrides, *changes, f"training.num_threads={case.threads}", f"training.epochs={epochs}",
-                 "early_stopping.enabled=false"]  # fmt: skip
+def load_case(case: Case, changes: list[str]) -> LoadedConfig:
+    # The blocks decide when a training saves.
+    overrides = [*case.overrides, f"training.num_threads={case.threads}", "early_stopping.enabled=false",
+                 "checkpointing.min_seconds_between_saves=3600", "checkpointing.checkpoint_every_n_epochs=null",
+                 *changes]  # fmt: skip
     if "data.source=npz" in overrides:
         write_images(Path("images.npz"))
         overrides.append("data.root=images.npz")
     return load_config(ROOT / "configs/training_config.yaml", mode="baseline", overrides=overrides)
 
 
-def measure_round(request: RunRequest, number: int, expected: list[str]) -> Round:
-    measured = Round()
+def usual_epoch_s(request: RunRequest) -> float:
+    """Of the second epoch: the first pays for what happens once in a process."""
+    metrics = train(replace(request, stop_after_epochs=2), Console(quiet=True), StopSignals())
+    return metrics["epochs"][1]["time_s"]
+
+
+def measure_round(request: RunRequest, number: int, epochs_per_block: int, expected: list[str]) -> Round:
+    measured = Round(epochs_per_block)
     alternation, run = Alternation(measured), Trainer.run
 
     def begun_run(trainer: Trainer) -> None:
         alternation.begin(trainer)
         run(trainer)
-        alternation.end(len(trainer._progress.history))
+        # Nobody asks after the last epoch, whose block has the signals like the trainings to come.
+        alternation.end_block(BLOCKS_WATCHED[-1])
 
     with StopSignals() as stop, mock.patch.object(Trainer, "run", begun_run):
         mine = replace(request, output_dir=Path(str(number)), give_up=alternation)
@@ -214,7 +221,7 @@ def median_interval(values: list[float]) -> tuple[float, float]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--case", choices=sorted(PAIRS), nargs="+", default=sorted(PAIRS))
+    parser.add_argument("--case", choices=sorted(ROUNDS), nargs="+", default=sorted(ROUNDS))
     parser.add_argument("--rounds", type=int, help="trainings (6 or more); by default 40, of the images 6")
     parser.add_argument("--batch-size", type=int, help="another one than the case's")
     args = parser.parse_args()

@@ -12,10 +12,12 @@ import os
 import re
 import struct
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from functools import cache
 from pathlib import Path
 from typing import Any, BinaryIO
+
+import numpy as np
 
 # What stands side by side on one card; every other number of an epoch goes to the group "other".
 TAGS = {
@@ -39,10 +41,11 @@ NOT_PLOTTED = ("num",)
 FILE_NAME = re.compile(r"events\.out\.tfevents\.(\d+)\.")
 CRC32C_POLYNOMIAL = 0x82F63B78  # Castagnoli, reversed
 CRC_MASK_DELTA = 0xA282EAD8
+_BLOCK = 64
 
 
 class TensorBoardLog:
-    """One event file in ``folder``, to which each epoch is appended at once.
+    """One event file in ``folder``, to which epochs are appended.
 
     Args:
         folder: created where missing. Event files in it are left alone and belong to the same run.
@@ -60,10 +63,11 @@ class TensorBoardLog:
         folder = Path(folder)
         folder.mkdir(parents=True, exist_ok=True)
         self._file: BinaryIO = open(folder / _next_file_name(folder), "ab")  # noqa: SIM115 - closed by close()
-        self._append(event_pb2.Event(wall_time=time.time(), file_version="brain.Event:2"))
+        first = [event_pb2.Event(wall_time=time.time(), file_version="brain.Event:2")]
         if resume_after_epoch is not None:
             start = event_pb2.SessionLog(status=event_pb2.SessionLog.START)
-            self._append(event_pb2.Event(wall_time=time.time(), step=resume_after_epoch + 1, session_log=start))
+            first.append(event_pb2.Event(wall_time=time.time(), step=resume_after_epoch + 1, session_log=start))
+        self._append(first)
 
     def __enter__(self) -> TensorBoardLog:
         return self
@@ -71,22 +75,28 @@ class TensorBoardLog:
     def __exit__(self, *exception: object) -> None:
         self.close()
 
-    def add_epoch(self, epoch_record: Mapping[str, Any]) -> None:
-        """Append the numbers of one object of ``epochs`` in metrics.json; its ``num`` is the step.
+    def add_epochs(self, records: Iterable[tuple[Mapping[str, Any], float]]) -> None:
+        """Append the numbers of objects of ``epochs`` in metrics.json; their ``num`` is the step.
 
         Texts and nulls (not measured, or not finite) are left out.
+
+        Args:
+            records: with the time at which each epoch ended, seconds since 1970.
         """
-        summary = self._summaries.Summary()
-        for tag, value in _scalars(epoch_record):
-            summary.value.add(tag=tag, simple_value=value)
-        self._append(self._messages.Event(wall_time=time.time(), step=epoch_record["num"], summary=summary))
+        events = []
+        for record, wall_time in records:
+            summary = self._summaries.Summary()
+            for tag, value in _scalars(record):
+                summary.value.add(tag=tag, simple_value=value)
+            events.append(self._messages.Event(wall_time=wall_time, step=record["num"], summary=summary))
+        self._append(events)
 
     def close(self) -> None:
         """Close the file; may be called twice."""
         self._file.close()
 
-    def _append(self, event: Any) -> None:
-        self._file.write(_record(event.SerializeToString()))
+    def _append(self, events: Iterable[Any]) -> None:
+        self._file.write(b"".join(_record(event.SerializeToString()) for event in events))
         self._file.flush()
 
 
@@ -103,11 +113,12 @@ def _scalars(epoch_record: Mapping[str, Any]) -> Iterator[tuple[str, float]]:
 def _numbers(values: Mapping[str, Any]) -> Iterator[tuple[str, float]]:
     """Path and value of every finite number in a tree of mappings; truth values are no numbers."""
     for key, value in values.items():
-        if isinstance(value, Mapping):
+        if isinstance(value, (int, float)):
+            if not isinstance(value, bool) and math.isfinite(value):
+                yield key, float(value)
+        elif isinstance(value, Mapping):
             for path, number in _numbers(value):
                 yield f"{key}/{path}", number
-        elif isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value):
-            yield key, float(value)
 
 
 def _next_file_name(folder: Path) -> str:
@@ -132,19 +143,37 @@ def _masked_crc(content: bytes) -> int:
 
 
 def _crc32c(content: bytes) -> int:
-    """CRC-32C. Source: RFC 3720, appendix B.4."""
-    table = _crc_table()
-    crc = 0xFFFFFFFF
-    for byte in content:
-        crc = table[(crc ^ byte) & 0xFF] ^ crc >> 8
+    """CRC-32C. Source: RFC 3720, appendix B.4.
+
+    A CRC is linear: that of a block is the sum (XOR) of what its bytes contribute, each by its value and how many bytes
+    follow. NumPy looks all of that up at once, ten times faster than byte by byte.
+    """
+    # Zeros in front change nothing, and so does giving the first four bytes what the register starts with.
+    start = int.from_bytes(content[:4].ljust(4, b"\0"), "little") ^ 0xFFFFFFFF
+    padded = bytes(-len(content) % _BLOCK) + start.to_bytes(4, "little") + content[4:]
+    blocks_KB = np.frombuffer(padded, np.uint8).reshape(-1, _BLOCK)
+    tables = _crc_tables()
+    of_blocks_K = np.bitwise_xor.reduce(tables[np.arange(_BLOCK), blocks_KB], axis=1)
+    first, second, third, fourth = _carry_tables()
+    crc = 0
+    for of_block in of_blocks_K.tolist():
+        crc = of_block ^ first[crc & 0xFF] ^ second[crc >> 8 & 0xFF] ^ third[crc >> 16 & 0xFF] ^ fourth[crc >> 24]
     return crc ^ 0xFFFFFFFF
 
 
 @cache
-def _crc_table() -> tuple[int, ...]:
-    def entry(crc: int) -> int:
-        for _bit in range(8):
-            crc = crc >> 1 ^ (CRC32C_POLYNOMIAL if crc & 1 else 0)
-        return crc
+def _crc_tables() -> np.ndarray:
+    """What each value of each byte in a block contributes to its CRC, uint32 (block, 256)."""
+    of_last = np.arange(256, dtype=np.uint32)
+    for _bit in range(8):
+        of_last = of_last >> 1 ^ np.where(of_last & 1, np.uint32(CRC32C_POLYNOMIAL), np.uint32(0))
+    tables = [of_last]
+    for _position in range(_BLOCK - 1):
+        tables.append(of_last[tables[-1] & 0xFF] ^ tables[-1] >> 8)
+    return np.stack(tables[::-1])
 
-    return tuple(entry(byte) for byte in range(256))
+
+@cache
+def _carry_tables() -> list[list[int]]:
+    """What each byte of a block's CRC contributes to that of the next: as much as the block's first four bytes."""
+    return _crc_tables()[:4].tolist()

@@ -9,7 +9,7 @@ from torch import nn
 
 from common.augmentation import build_augmentation
 from common.config import Config, config_to_mapping
-from common.data import BatchSource, Dataset, SplitFractions, load_dataset, make_batches, split_into_batches
+from common.data import BatchSource, Dataset, SplitFractions, load_dataset, make_batches
 from common.device import autocast_for
 from common.ema import ExponentialMovingAverage
 from common.engine.parts import EvaluationSet, Parts, TrainerSettings
@@ -271,5 +271,9 @@ def _evaluation_set(dataset, split: str, device, batch_size: int, indices: torch
     if indices is None:
         indices = torch.arange(samples.num_samples)
     source = make_batches(samples, device, normalizer=dataset.normalizer(device))
-    batches = split_into_batches(indices, max(batch_size, EVALUATION_BATCH_SIZE), drop_last=False)
-    return EvaluationSet(source, batches)
+    return EvaluationSet(source, _even_batches(indices, max(batch_size, EVALUATION_BATCH_SIZE)))
+
+
+def _even_batches(indices: torch.Tensor, size: int) -> list[torch.Tensor]:
+    """In pieces of about ``size``, up to half as many again: a small rest would cost as much time as a whole batch."""
+    return list(indices.tensor_split(max(round(len(indices) / size), 1)))

@@ -3,22 +3,19 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
 from statistics import median
 
+import torch
 from torch import Tensor
 
 from common import checkpoints
 from common.engine.evaluation import Evaluation, evaluate
 from common.engine.parts import Parts
-from common.health import (
-    ActivationSignals,
-    recall_signals,
-    series_signals,
-    watch_activations,
-)
+from common.health import ActivationWatch, recall_signals, series_signals, watch_activations
+from common.late import LateMapping
 
 
 @dataclass(frozen=True)
@@ -27,7 +24,7 @@ class Measurement:
 
     train: Evaluation
     val: Evaluation
-    activations: ActivationSignals | None
+    activations: ActivationWatch
 
 
 def measure(parts: Parts, epoch: int, check_stop: Callable[[], None] | None) -> Measurement | None:
@@ -39,13 +36,13 @@ def measure(parts: Parts, epoch: int, check_stop: Callable[[], None] | None) -> 
         train = evaluate(parts, parts.train_sample, check_stop)
         with watch_activations(state.model, num_passes=len(parts.validation.index_batches)) as watch:
             val = evaluate(parts, parts.validation, check_stop)
-    return Measurement(train, val, watch.summary())
+    return Measurement(train, val, watch)
 
 
 def epoch_record(
     parts: Parts,
     measured: Measurement | None,
-    index_batches: Iterable[Tensor],
+    steps: Sequence[Sequence[Tensor]],
     usage: Mapping,
     *,
     evaluation_s: float,
@@ -53,7 +50,7 @@ def epoch_record(
     """The epoch that ``parts.state.progress`` stands at the end of, as metrics.json has it.
 
     Args:
-        index_batches: the samples of each step.
+        steps: the samples of each step, by micro-batch.
     """
     progress, norms = parts.state.progress, parts.state.progress.grad_norms
     train, val = (measured.train, measured.val) if measured else (None, None)
@@ -74,25 +71,36 @@ def epoch_record(
         "samples_per_s": progress.samples / progress.time_s if progress.time_s else None,
         **usage,
         "grad_norm": {"median": median(norms), "max": max(norms)} if norms else {"median": None, "max": None},
-        "health": _health(parts, measured, index_batches),
+        "health": late_health(parts, measured, steps),
         "weights_sha256": checkpoints.state_sha256(parts.state.model.state_dict()),
     }
 
 
-def _health(parts: Parts, measured: Measurement | None, index_batches: Iterable[Tensor]) -> dict:
+def late_health(parts: Parts, measured: Measurement | None, steps: Sequence[Sequence[Tensor]]) -> LateMapping:
+    """What the signals say of the epoch, from what is there at its end and does not change later."""
     progress, clip = parts.state.progress, parts.clip_max_norm
-    norms, samples = progress.grad_norms, parts.state.sample_history.signals()
-    activations = measured.activations if measured else None
-    return {
-        "clipped_share": None if clip is None or not norms else sum(norm > clip for norm in norms) / len(norms),
-        "grad_norm_series": series_signals(norms),
-        "loss_series": series_signals(progress.step_losses),
-        "weights": progress.weight_signals,
-        "activations": activations.as_dict() if activations else None,
-        "samples": samples.as_dict() if samples else None,
-        "recall": _recall(measured.val) if measured else None,
-        "batch_label_entropy": parts.batch_mixing.label_entropy_ratio(index_batches),
-    }
+    norms, losses, weights = progress.grad_norms, progress.step_losses, progress.weight_signals
+    samples_so_far = parts.state.sample_history.totals
+
+    def health() -> dict:
+        activations = measured.activations.summary() if measured else None
+        samples = samples_so_far.signals()
+        return {
+            "clipped_share": None if clip is None or not norms else sum(norm > clip for norm in norms) / len(norms),
+            "grad_norm_series": series_signals(norms),
+            "loss_series": series_signals(losses),
+            "weights": weights,
+            "activations": activations.as_dict() if activations else None,
+            "samples": samples.as_dict() if samples else None,
+            "recall": _recall(measured.val) if measured else None,
+            "batch_label_entropy": parts.batch_mixing.label_entropy_ratio(_samples_of(step) for step in steps if step),
+        }
+
+    return LateMapping(health)
+
+
+def _samples_of(step: Sequence[Tensor]) -> Tensor:
+    return step[0] if len(step) == 1 else torch.cat(list(step))
 
 
 def _recall(evaluation: Evaluation) -> dict:

@@ -5,9 +5,13 @@ from __future__ import annotations
 import json
 import math
 import re
-from dataclasses import asdict, dataclass, field, fields
+from copy import deepcopy
+from dataclasses import asdict, dataclass, field, fields, replace
 
+from common.late import plain
 from common.record_texts import RecordTexts
+
+_text = json.JSONEncoder(default=plain).encode
 
 
 @dataclass
@@ -59,8 +63,8 @@ class Progress:
     finished: str | None = None
     started_at: str = ""
     elapsed_s: float = 0.0
-    _history_texts: RecordTexts = field(default_factory=lambda: RecordTexts(json.dumps), init=False, compare=False)
-    _signals_text: RecordTexts = field(default_factory=lambda: RecordTexts(json.dumps), init=False, compare=False)
+    _history_texts: RecordTexts = field(default_factory=lambda: RecordTexts(_text), init=False, compare=False)
+    _signals_text: RecordTexts = field(default_factory=lambda: RecordTexts(_text), init=False, compare=False)
 
     def begin_next_epoch(self) -> None:
         """Move to the start of the next epoch, with empty sums."""
@@ -72,6 +76,19 @@ class Progress:
     @property
     def completed_epochs(self) -> int:
         return len(self.history)
+
+    def frozen(self) -> Progress:
+        """A copy that going on leaves alone. The records in ``history``, which do not change, are shared."""
+        frozen = replace(
+            self,
+            grad_norms=[*self.grad_norms],
+            step_losses=[*self.step_losses],
+            history=[*self.history],
+            events=deepcopy(self.events),
+            reactions=deepcopy(self.reactions),
+        )
+        frozen._history_texts, frozen._signals_text = self._history_texts, self._signals_text
+        return frozen
 
     def as_dict(self) -> dict:
         """Plain values, as a checkpoint may hold.

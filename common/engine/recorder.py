@@ -48,6 +48,8 @@ class RunRecorder:
         self._epochs = epochs
         self._log_every_n_steps = log_every_n_steps
         self._renewed_at = time.monotonic()
+        # Records, and when their epochs ended.
+        self._unpublished: list[tuple[dict, float]] = []
 
     def epoch_started(self, progress: Progress) -> None:
         where = f", from step {progress.batch}" if progress.batch else ""
@@ -63,12 +65,21 @@ class RunRecorder:
 
     def epoch_done(self, progress: Progress, saved: list[str]) -> None:
         record = progress.history[-1]
-        self.write_metrics(progress, "running")
         for line in log_lines(record, saved):
             self._console.detail(line)
         self._console.show(screen_line(record, self._epochs, is_best=_is_best(progress)))
+        self._unpublished.append((record, time.time()))
+
+    def publish(self, progress: Progress) -> None:
+        """Bring metrics.json and the event file up to date, where epochs were done since the last time."""
+        if not self._unpublished:
+            return
+        self.write_metrics(progress, "running")
         if self._tensorboard is not None:
-            self._tensorboard.add_epoch(record)
+            self._tensorboard.add_epochs(self._unpublished)
+        for record, _ in self._unpublished:
+            record["health"] = dict(record["health"])  # worked out by now, and what it came from can go
+        self._unpublished = []
 
     def save_failed(self, progress: Progress, name: str, error: OSError) -> None:
         """A checkpoint that the run can do without was not written; the training goes on."""
@@ -106,6 +117,9 @@ class MutedRecorder:
         pass
 
     def epoch_done(self, progress: Progress, saved: list[str]) -> None:
+        pass
+
+    def publish(self, progress: Progress) -> None:
         pass
 
     def save_failed(self, progress: Progress, name: str, error: OSError) -> None:

@@ -8,7 +8,11 @@ from collections.abc import Callable
 from common import checkpoints
 from common.engine.parts import Parts
 from common.engine.progress import RESTART_POINT_NAME, Progress
+from common.late import settled
 from common.step_trace import StepTrace
+
+# Each waits with what its signals are to be worked out from.
+MOST_WAITING_EPOCHS = 256
 
 
 def is_restart_point(progress: Progress, save_every_n_steps: int | None) -> bool:
@@ -32,7 +36,7 @@ class _Instant:
     def content(self) -> bytes:
         """The checkpoint as a file; it is held in one form at a time, since it may be large."""
         if not self._content:
-            self._content = checkpoints.to_bytes(self._checkpoint)
+            self._content = checkpoints.to_bytes(settled(self._checkpoint))
             self._checkpoint = {}
         return self._content
 
@@ -63,6 +67,7 @@ class Saver:
         self._held: dict[str, _Instant] = {}
         self._wanted: dict[str, int] = {}
         self._saved_at = self._clocked_at = time.monotonic()
+        self._saved_epochs = self._progress.completed_epochs
         self._last_is_restart_point = self._is_restart_point()
 
     @property
@@ -73,6 +78,11 @@ class Saver:
         """Trace the optimizer step that ``progress.step`` counts next."""
         if self._trace is not None:
             self._trace.add(self._progress.step, loss_sum, grad_norm)
+
+    @property
+    def is_waiting(self) -> bool:
+        """Whether the last completed epoch is still to be written."""
+        return bool(self._held)
 
     def is_due_by_time(self) -> bool:
         """Whether the configured seconds have gone by since the last save."""
@@ -151,7 +161,8 @@ class Saver:
         """Several processes, whose clocks differ, do not wait; nor does the end of a training."""
         since_last_s = time.monotonic() - self._saved_at
         is_soon = since_last_s < self._parts.settings.min_s_between_saves
-        return is_soon and self._parts.world.is_alone and self._progress.finished is None
+        is_little = self._progress.completed_epochs - self._saved_epochs < MOST_WAITING_EPOCHS
+        return is_soon and is_little and self._parts.world.is_alone and self._progress.finished is None
 
     def _is_restart_point(self) -> bool:
         return is_restart_point(self._progress, self._parts.settings.save_every_n_steps)
@@ -165,10 +176,10 @@ class Saver:
 
     def _capture(self) -> _Instant:
         state, progress = self._parts.state, self._progress
-        return _Instant(progress.completed_epochs, progress.step, state.capture(self._parts.world))
+        return _Instant(progress.completed_epochs, progress.step, state.capture_late(self._parts.world))
 
     def _write(self, names: list[str], instant: _Instant) -> None:
-        self._saved_at = time.monotonic()
+        self._saved_at, self._saved_epochs = time.monotonic(), self._progress.completed_epochs
         if self._store is None or self._trace is None:
             return
         self._trace.flush()

@@ -13,6 +13,7 @@ from common.ema import ExponentialMovingAverage
 from common.engine.progress import Progress
 from common.engine.training_step import NonFiniteError
 from common.health import SampleHistory
+from common.late import Late, settled
 from common.parallel import World
 from common.schedulers import Scheduler
 from common.seeding import capture_rng_state, restore_rng_state
@@ -55,6 +56,10 @@ class TrainingState:
 
         ``epoch`` counts completed epochs; ``progress`` says where inside the next one this is.
         """
+        return settled(self.capture_late(world))
+
+    def capture_late(self, world: World) -> dict:
+        """``capture`` with late values in it, whose work can wait until the checkpoint is written: see ``settled``."""
         record = self.progress.history[-1] if self.progress.history else {}
         state = {
             "schema_version": checkpoints.SCHEMA_VERSION,
@@ -68,11 +73,9 @@ class TrainingState:
             "metrics": {key: record.get(key) for key in _RECORDED},
             "config": self.config,
             "rng_state": world.gather(capture_rng_state()),
-            "progress": self.progress.as_dict(),
+            "progress": Late(self.progress.frozen().as_dict),
             "model_spec": self.model_spec,
-            "sample_history": checkpoints.snapshot(
-                self.sample_history.state_dict(None if world.is_alone else world.sum)
-            ),
+            "sample_history": self.sample_history.late_state_dict(None if world.is_alone else world.sum),
         }
         if self.ema is not None:
             state["ema_state_dict"] = checkpoints.snapshot(self.ema.state_dict())

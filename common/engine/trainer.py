@@ -30,6 +30,10 @@ class Recorder(Protocol):
 
     def epoch_done(self, progress: Progress, saved: list[str]) -> None: ...
 
+    def publish(self, progress: Progress) -> None:
+        """Called when checkpoints are up to date: bring what programs read there too."""
+        ...
+
     def machine_usage(self) -> dict: ...
 
 
@@ -96,6 +100,7 @@ class Trainer:
             finally:
                 # Whoever deals with a failed step goes back to what is on the disk.
                 self._saver.write_held()
+                self._recorder.publish(self._progress)
 
     def _is_cut_short(self) -> bool:
         if self._progress.completed_epochs == self._stop_after_epochs:
@@ -195,6 +200,7 @@ class Trainer:
         stopping, due_by_time = map(bool, flags) if flags else (self._stop.requested, self._saver.is_due_by_time())
         if due_by_time or self._saver.is_due_by_steps():
             self._saver.save_position()
+            self._recorder.publish(self._progress)
         if stopping:
             self._stop.raise_if_requested()
             raise self._stop.elsewhere()
@@ -209,7 +215,7 @@ class Trainer:
         record = epoch_record(
             self._parts,
             measured,
-            (step[0] if len(step) == 1 else torch.cat(step) for step in steps if step),
+            steps,
             self._recorder.machine_usage(),
             evaluation_s=time.perf_counter() - started,
         )
@@ -226,6 +232,8 @@ class Trainer:
             progress.finished = "completed"
         progress.begin_next_epoch()
         self._recorder.epoch_done(progress, self._saver.save_epoch())
+        if not self._saver.is_waiting:
+            self._recorder.publish(progress)
 
 
 def _in_even_parts(step: Tensor, largest: int) -> list[Tensor]:

@@ -127,7 +127,7 @@ class ActivationWatch:
             if layer.saturated_share is not None
         ]
         worst_dead, worst_saturated = max(dead, default=(None, None)), max(saturated, default=(None, None))
-        inputs = torch.cat(self._inputs).float().cpu().numpy()
+        inputs = _joined(self._inputs).float().cpu().numpy()
         input_mean, input_std = mean_and_std(inputs)
         return ActivationSignals(
             num_activation_layers=len(names),
@@ -144,7 +144,7 @@ class ActivationWatch:
             input_std=finite(input_std),
             input_min=finite(np.minimum.reduce(inputs, axis=None)),
             input_max=finite(np.maximum.reduce(inputs, axis=None)),
-            outputs=output_signals(torch.cat(self._outputs)) if self._outputs else None,
+            outputs=output_signals(_joined(self._outputs)) if self._outputs else None,
         )
 
     def _collected(self) -> list[np.ndarray]:
@@ -200,9 +200,10 @@ class ActivationWatch:
 
     def _after_model(self, module: nn.Module, inputs: tuple, output: object) -> None:
         if inputs and self._is_watched(inputs[0]):
-            self._inputs.append(self._some_samples(inputs[0]))
+            # Copies: a part of a tensor would keep all of it in memory.
+            self._inputs.append(self._some_samples(inputs[0]).clone())
             if isinstance(output, Tensor) and output.ndim == 2:
-                self._outputs.append(self._some_samples(output))
+                self._outputs.append(self._some_samples(output).clone())
         self._passes_left -= 1
         self._is_watched_pass = self._passes_left > 0 and self._passes_left % self._every == 0
         self._calls_in_pass.clear()
@@ -233,6 +234,10 @@ def watch_activations(model: nn.Module, num_passes: int = 1) -> Iterator[Activat
         yield watch
     finally:
         watch.stop()
+
+
+def _joined(parts: list[Tensor]) -> Tensor:
+    return parts[0] if len(parts) == 1 else torch.cat(parts)
 
 
 def _limits(values: Tensor) -> tuple[Tensor, Tensor]:

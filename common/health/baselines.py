@@ -6,6 +6,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from common.health.numbers import column_stds
+
 # Of the mean variance of a feature: enough for as many features as samples, too little to matter for many samples.
 _RIDGE = 0.1
 
@@ -18,7 +20,7 @@ class LinearClassifier:
 
     def __init__(self, features_NK: Tensor, labels_N: Tensor, num_classes: int) -> None:
         self._mean_K = features_NK.mean(dim=0)
-        std_K = features_NK.std(dim=0, correction=0)
+        std_K = column_stds(features_NK)
         # A feature that hardly varied in training says nothing, and would say anything when it varies later.
         self._scale_K = torch.where(std_K > 1e-4 * std_K.amax(), 1 / std_K, 0.0)
         x_NK = self._standardised(features_NK)

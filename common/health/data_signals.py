@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 
 import numpy as np
 import torch
 
 from common.data import Dataset
 from common.health.baselines import LinearClassifier
-from common.health.duplicates import group_equal, num_repeated, num_with_several_labels
+from common.health.duplicates import EqualSamples
 from common.health.input_sample import InputSample, Projection, draw_sample
 from common.health.neighbours import NeighbourSignals, TrainingNeighbours
 from common.health.numbers import finite, ratio
@@ -94,7 +94,7 @@ class DataSignals:
 
     def as_dict(self) -> dict:
         """Plain values for JSON, None for what is not known."""
-        return asdict(self)
+        return vars(self) | {"splits": {name: dict(vars(split)) for name, split in self.splits.items()}}
 
 
 @torch.no_grad()
@@ -108,20 +108,19 @@ def measure_data(dataset: Dataset) -> DataSignals:
     """
     names = [name for name, split in dataset.splits.items() if split.num_samples]
     samples = {name: draw_sample(dataset, name, _SAMPLE_SIZE) for name in names}
-    compared = _compared(dataset, samples)
+    equal = _equal_samples(dataset, samples)
     neighbours = TrainingNeighbours(dataset, samples["train"])
     num_val = dataset.splits["val"].num_samples
     linear_train_acc, linear_acc = _linear_accuracies(samples, dataset.num_classes)
     return DataSignals(
         splits={
-            name: _split_signals(dataset, name, sample, compared, neighbours.compare(sample, is_train=name == "train"))
+            name: _split_signals(dataset, name, sample, equal, neighbours.compare(sample, is_train=name == "train"))
             for name, sample in samples.items()
         },
         num_classes=dataset.num_classes,
         num_features=math.prod(dataset.input_shape),
-        num_label_conflicts=num_with_several_labels(
-            np.concatenate([part.group_N for part in compared.values()]),
-            np.concatenate([part.labels_N for part in compared.values()]),
+        num_label_conflicts=equal.num_with_several_labels(
+            {name: _labels_compared(dataset, sample, name, equal) for name, sample in samples.items()}
         ),
         chance_acc_pct=100 / dataset.num_classes,
         majority_acc_pct=_majority_accuracy_pct(dataset),
@@ -132,41 +131,37 @@ def measure_data(dataset: Dataset) -> DataSignals:
     )
 
 
-@dataclass(frozen=True)
-class _Compared:
-    """The samples of a split that were compared with others: which equal which, and their labels."""
-
-    group_N: np.ndarray
-    labels_N: np.ndarray
-
-
-def _compared(dataset: Dataset, samples: Mapping[str, InputSample]) -> dict[str, _Compared]:
+def _equal_samples(dataset: Dataset, samples: Mapping[str, InputSample]) -> EqualSamples:
+    """Of all samples where they are in memory, else of those that were decoded."""
     splits = {name: dataset.splits[name] for name in samples}
     if any(split.is_streamed for split in splits.values()):
-        groups = group_equal({name: sample.scaled.numpy() for name, sample in samples.items()})
-        return {name: _Compared(groups[name], sample.labels.numpy()) for name, sample in samples.items()}
-    groups = group_equal({name: split.inputs.numpy() for name, split in splits.items()})
-    return {name: _Compared(groups[name], split.labels.numpy()) for name, split in splits.items()}
+        return EqualSamples({name: sample.scaled.numpy() for name, sample in samples.items()})
+    return EqualSamples({name: split.inputs.numpy() for name, split in splits.items()})
+
+
+def _labels_compared(dataset: Dataset, sample: InputSample, name: str, equal: EqualSamples) -> np.ndarray:
+    labels_N = dataset.splits[name].labels
+    return (labels_N if len(labels_N) == equal.num_compared(name) else sample.labels).numpy()
 
 
 def _split_signals(
     dataset: Dataset,
     name: str,
     sample: InputSample,
-    compared: Mapping[str, _Compared],
+    equal: EqualSamples,
     neighbours: NeighbourSignals,
 ) -> SplitSignals:
-    split, own = dataset.splits[name], compared[name].group_N
+    split = dataset.splits[name]
     counts = split.class_counts(dataset.num_classes)
-    num_in_train, num_compared_with_train = (None, None) if name == "train" else _in_train(dataset, name, compared)
+    num_in_train, num_compared_with_train = (None, None) if name == "train" else _in_train(dataset, name, equal)
     return SplitSignals(
         num_samples=split.num_samples,
         class_counts=counts,
         imbalance_ratio=ratio(max(counts), min(count for count in counts if count)),
         label_entropy_ratio=_entropy_ratio(counts),
         **_input_statistics(sample),
-        num_compared=len(own),
-        num_repeated=num_repeated(own),
+        num_compared=equal.num_compared(name),
+        num_repeated=equal.num_repeated(name),
         num_in_train=num_in_train,
         num_compared_with_train=num_compared_with_train,
         num_near_train=neighbours.num_near,
@@ -175,15 +170,15 @@ def _split_signals(
     )
 
 
-def _in_train(dataset: Dataset, name: str, compared: Mapping[str, _Compared]) -> tuple[int, int]:
+def _in_train(dataset: Dataset, name: str, equal: EqualSamples) -> tuple[int, int]:
     """Samples equal to one in the training split, and of how many."""
-    own, train = compared[name].group_N, compared["train"].group_N
-    if len(own) < dataset.splits[name].num_samples:
+    num_compared = equal.num_compared(name)
+    if num_compared < dataset.splits[name].num_samples:
         # Where few samples were decoded here, loading the data may have compared all of them.
         for problem in dataset.problems:
             if problem.kind == "leakage" and problem.split == name:
                 return problem.count, dataset.splits[name].num_samples
-    return int(np.isin(own, train).sum()), len(own)
+    return equal.num_in(name, "train"), num_compared
 
 
 def _input_statistics(sample: InputSample) -> dict[str, float | int | None]:
@@ -191,18 +186,20 @@ def _input_statistics(sample: InputSample) -> dict[str, float | int | None]:
     means_F = by_feature_FN.mean(dim=1)
     # The sum of squares by way of a norm: several times faster than std.
     stds_F = (by_feature_FN - means_F[:, None]).norm(dim=1) / by_feature_FN.shape[1] ** 0.5
-    spread_F = stds_F[stds_F > 0]
-    low, high = by_feature_FN.aminmax()
-    raw_low, raw_high = sample.scaled.aminmax()
+    total_std = (stds_F.square().mean() + means_F.var(correction=0)).sqrt()
+    spread_F = stds_F[stds_F > 0].tolist()
+    numbers = [means_F.mean(), total_std, *by_feature_FN.aminmax(), *sample.scaled.aminmax()]
+    mean, std, low, high, raw_low, raw_high = map(finite, torch.stack(numbers).tolist())
     return {
-        "input_mean": finite(float(means_F.mean())),
-        "input_std": finite(float((stds_F.square().mean() + means_F.var(correction=0)).sqrt())),
-        "input_min": finite(float(low)),
-        "input_max": finite(float(high)),
-        "raw_min": finite(float(raw_low)),
-        "raw_max": finite(float(raw_high)),
-        "feature_std_ratio": ratio(float(spread_F.max()), float(spread_F.min())) if len(spread_F) else None,
-        "num_non_finite_values": int((~by_feature_FN.isfinite()).sum()),
+        "input_mean": mean,
+        "input_std": std,
+        "input_min": low,
+        "input_max": high,
+        "raw_min": raw_low,
+        "raw_max": raw_high,
+        "feature_std_ratio": ratio(max(spread_F), min(spread_F)) if spread_F else None,
+        # One such value makes the mean another.
+        "num_non_finite_values": int((~by_feature_FN.isfinite()).sum()) if mean is None else 0,
     }
 
 

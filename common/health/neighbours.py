@@ -10,6 +10,7 @@ from torch import Tensor
 from common.data import Dataset
 from common.health.baselines import agreement_pct
 from common.health.input_sample import InputSample, Projection, chosen_indices
+from common.health.numbers import column_stds
 
 _NUM_QUERIES = 256
 _MAX_CANDIDATES = 50_000
@@ -41,7 +42,7 @@ class TrainingNeighbours:
     def __init__(self, dataset: Dataset, sample: InputSample) -> None:
         self._split, self._sample, self._normalizer = dataset.splits["train"], sample, dataset.normalizer()
         self._project = Projection(sample.inputs[0].numel(), _NUM_FEATURES)
-        self._spread = float(_finite_rows(sample.inputs).var(dim=0, correction=0).sum().sqrt())
+        self._spread = float(column_stds(_finite_rows(sample.inputs)).norm())
         if self._split.is_streamed:
             self._indices, self._features_NK = sample.indices, self._project(sample.inputs)
         else:
@@ -61,7 +62,7 @@ class TrainingNeighbours:
         distances_M = (_finite_rows(queries_M) - _finite_rows(self._inputs(nearest_M))).norm(dim=1)
         limit = min(
             _SHARE_OF_SPREAD * self._spread,
-            _SHARE_OF_USUAL_DISTANCE * float(distances_M.quantile(_USUAL_QUANTILE)),
+            _SHARE_OF_USUAL_DISTANCE * _quantile(distances_M, _USUAL_QUANTILE),
         )
         neighbour_labels_M = self._split.labels[self._indices[nearest_M]]
         return NeighbourSignals(
@@ -78,6 +79,13 @@ class TrainingNeighbours:
 
 def _finite_rows(inputs: Tensor) -> Tensor:
     return inputs.flatten(1).nan_to_num(0.0, 0.0, 0.0)
+
+
+def _quantile(values_M: Tensor, share: float) -> float:
+    """As ``values_M.quantile(share)``, several times faster."""
+    ordered, place = values_M.sort().values.tolist(), share * (len(values_M) - 1)
+    below = int(place)
+    return ordered[below] + (place - below) * (ordered[min(below + 1, len(ordered) - 1)] - ordered[below])
 
 
 def _nearest(queries_MK: Tensor, candidates_NK: Tensor, excluded_M: Tensor | None) -> Tensor:

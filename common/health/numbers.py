@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 
 import numpy as np
+from torch import Tensor
 
 
 def finite(value: float) -> float | None:
@@ -20,6 +21,11 @@ def ratio(numerator: float, denominator: float) -> float | None:
 def mean(values: np.ndarray) -> np.floating:
     """``values.mean()``, to the bit, without what that call costs beyond the sum."""
     return values.dtype.type(float(np.add.reduce(values, axis=None)) / values.size)
+
+
+def column_stds(values_NK: Tensor) -> Tensor:
+    """``values_NK.std(dim=0, correction=0)``, many times faster."""
+    return (values_NK - values_NK.mean(dim=0)).square_().mean(dim=0).sqrt_()
 
 
 def mean_and_std(values: np.ndarray) -> tuple[np.floating, np.floating]:

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from common import atomic
 from common.health.numbers import finite
+from common.late import Late
 
 # Logits wait for the end of the epoch, where they are worked on at once; more than this would take too much memory.
 _MAX_WAITING_VALUES = 1 << 22
@@ -56,7 +57,7 @@ class SampleSignals:
 
 
 class SampleHistory:
-    """Losses and margins of every training sample. A step costs a few references; an epoch's end does the work.
+    """Losses and margins of every training sample. A step costs a few references; the work waits until it is asked for.
 
     With augmentation they are those of the augmented sample. With mixup the label is the sample's own.
 
@@ -66,12 +67,13 @@ class SampleHistory:
 
     def __init__(self, labels_N: Tensor) -> None:
         self._labels_N = labels_N.numpy()
-        num_samples = len(labels_N)
-        # On the CPU and in NumPy, whose small operations cost less: there is one such round an epoch.
-        self._totals_RN = np.zeros((6, num_samples), dtype=np.float32)
-        self._epoch_RN = np.zeros((3, num_samples), dtype=np.float32)
-        self._waiting: list[tuple[Tensor, Tensor, Tensor]] = []
-        self._num_waiting_values = 0
+        self._totals = SampleTotals(np.zeros((6, len(labels_N)), dtype=np.float32))
+        self._epoch = _Epoch(self._labels_N)
+
+    @property
+    def totals(self) -> SampleTotals:
+        """Of all closed epochs. Later ones do not change it."""
+        return self._totals
 
     def add(self, indices_B: Tensor, losses_B: Tensor, logits_BC: Tensor) -> None:
         """Take in a batch that was trained on; the tensors must not be written to afterwards.
@@ -80,56 +82,27 @@ class SampleHistory:
             indices_B: sample numbers, int64, on the CPU.
             losses_B, logits_BC: of any floating type, on one device.
         """
-        self._waiting.append((indices_B, losses_B.detach(), logits_BC.detach()))
-        self._num_waiting_values += logits_BC.numel()
-        if self._num_waiting_values >= _MAX_WAITING_VALUES or len(self._waiting) >= _MAX_WAITING_BATCHES:
-            self._reduce()
+        epoch = self._epoch
+        epoch.waiting.append((indices_B, losses_B.detach(), logits_BC.detach()))
+        if len(epoch.waiting) >= epoch.look_again_at:
+            epoch.make_room()
 
     def forget_epoch(self) -> None:
         """Drop what the current epoch has brought, to begin it anew."""
-        self._waiting, self._num_waiting_values = [], 0
-        self._epoch_RN = np.zeros_like(self._epoch_RN)
+        self._epoch = _Epoch(self._labels_N)
 
     def close_epoch(self, sum_over_processes: Callable[[Tensor], Tensor] | None = None) -> None:
-        """Add the epoch to the totals. Waits for the device.
+        """Add the epoch to the totals.
 
         Args:
             sum_over_processes: the elementwise sum of a tensor on the CPU over all processes, where several train:
-                each sample was trained on by one of them.
+                each sample was trained on by one of them. That is waited for.
         """
-        brought_RN = self._gathered(sum_over_processes)
-        before, after = self._totals_RN, np.empty_like(self._totals_RN)
-        np.add(before[_EPOCHS], 1, out=after[_EPOCHS])
-        # Each operation on the losses and the margins at once; there are few numbers, so that the calls count.
-        means_2N = np.subtract(brought_RN[_LOSS:], before[_MEANS], out=after[_MEANS])
-        means_2N /= after[_EPOCHS]
-        means_2N += before[_MEANS]
-        after[_LAST] = brought_RN[_LOSS:]
-        # The last margin of a sample that was never trained on is 0, which does not count as right.
-        was_right_N, is_wrong_N = before[_MARGIN_LAST] > 0, brought_RN[_MARGIN] <= 0
-        np.add(before[_FORGOTTEN], was_right_N & is_wrong_N, out=after[_FORGOTTEN])
-        seen_N = brought_RN[_SEEN]
-        self._totals_RN = after if seen_N.all() else np.where(seen_N > 0, after, before)
+        epoch = self._epoch
+        if sum_over_processes is not None:
+            epoch = _Epoch(self._labels_N, sum_over_processes(torch.from_numpy(epoch.rows().copy())).numpy())
+        self._totals = self._totals.with_epoch(epoch)
         self.forget_epoch()
-
-    def signals(self) -> SampleSignals | None:
-        """Of all closed epochs; None before the first."""
-        rows = self._totals_RN
-        if not rows[_EPOCHS].all():
-            rows = rows[:, rows[_EPOCHS] > 0]
-        num_seen = rows.shape[1]
-        if num_seen == 0:
-            return None
-        sorted_margins, sorted_losses = np.sort(rows[_MARGIN_MEAN]), np.sort(rows[_LOSS_LAST])
-        return SampleSignals(
-            num_samples_seen=num_seen,
-            margin_mean_quantiles=[finite(sorted_margins[round(q * (num_seen - 1))]) for q in QUANTILES],
-            negative_margin_share=np.count_nonzero(rows[_MARGIN_MEAN] < 0) / num_seen,
-            wrong_last_share=np.count_nonzero(rows[_MARGIN_LAST] < 0) / num_seen,
-            loss_last_mean=finite(np.add.reduce(rows[_LOSS_LAST], dtype=np.float64) / num_seen),
-            loss_last_median=finite(sorted_losses[num_seen // 2]),
-            forgotten_share=np.count_nonzero(rows[_FORGOTTEN]) / num_seen,
-        )
 
     def write(self, path: str | Path) -> None:
         """Write an ``.npz`` in one step, the same bytes for the same history; NaN for samples never trained on.
@@ -137,7 +110,7 @@ class SampleHistory:
         Arrays (N,): ``epochs`` and ``forgotten`` (int32, numbers of epochs and of forgetting events), and
         ``loss_mean``, ``margin_mean``, ``loss_last``, ``margin_last`` (float32).
         """
-        rows = self._totals_RN
+        rows = self._totals.rows()
         values = np.where(rows[_EPOCHS] > 0, rows, np.float32(np.nan))
         buffer = io.BytesIO()
         np.savez(
@@ -156,11 +129,18 @@ class SampleHistory:
 
         The tensors are not changed later, nor should they be by others.
         """
-        epoch_RN = self._gathered(sum_over_processes)
-        return {
-            "totals_RN": torch.from_numpy(self._totals_RN),
-            "epoch_RN": torch.from_numpy(epoch_RN.copy()) if epoch_RN[_SEEN].any() else None,
-        }
+        return self.late_state_dict(sum_over_processes)()
+
+    def late_state_dict(self, sum_over_processes: Callable[[Tensor], Tensor] | None = None) -> Late[dict[str, Any]]:
+        """``state_dict`` of this instant, with the work on closed epochs left until it is asked for."""
+        totals, epoch_RN = self._totals, None
+        if sum_over_processes is not None:
+            epoch_RN = sum_over_processes(torch.from_numpy(self._epoch.rows().copy()))
+        elif not self._epoch.is_empty:
+            epoch_RN = torch.from_numpy(self._epoch.rows().copy())
+        if epoch_RN is not None and not epoch_RN[_SEEN].any():
+            epoch_RN = None
+        return Late(lambda: {"totals_RN": torch.from_numpy(totals.rows()), "epoch_RN": epoch_RN})
 
     def load_state_dict(self, state: Mapping[str, Any], *, is_main: bool = True) -> None:
         """Go on from a saved state. Of several processes one, ``is_main``, takes over what the epoch has brought.
@@ -168,35 +148,137 @@ class SampleHistory:
         Raises:
             ValueError: it is of another number of samples.
         """
-        totals_RN = state["totals_RN"]
-        if totals_RN.shape != self._totals_RN.shape:
-            raise ValueError(f"a history of {totals_RN.shape[1]} samples, not of {self._totals_RN.shape[1]}")
+        totals_RN, num_samples = state["totals_RN"], len(self._labels_N)
+        if totals_RN.shape != (6, num_samples):
+            raise ValueError(f"a history of {totals_RN.shape[1]} samples, not of {num_samples}")
         self.forget_epoch()
-        self._totals_RN = totals_RN.cpu().numpy().copy()
+        self._totals = SampleTotals(totals_RN.cpu().numpy().copy())
         if is_main and state["epoch_RN"] is not None:
-            self._epoch_RN = state["epoch_RN"].cpu().numpy().copy()
+            self._epoch = _Epoch(self._labels_N, state["epoch_RN"].cpu().numpy().copy())
 
-    def _gathered(self, sum_over_processes: Callable[[Tensor], Tensor] | None) -> np.ndarray:
+
+class SampleTotals:
+    """Of each sample over the closed epochs: (6, N) numbers, worked out when they are asked for. Made by SampleHistory.
+
+    Each closed epoch makes a new one that refers to the one before until then.
+    """
+
+    def __init__(self, rows_RN: np.ndarray | None = None) -> None:
+        self._rows_RN = rows_RN
+        self._before: SampleTotals | None = None
+        self._epoch: _Epoch | None = None
+        self._num_waiting_values = 0
+
+    def with_epoch(self, epoch: _Epoch) -> SampleTotals:
+        """These totals with one more epoch in them."""
+        totals = SampleTotals()
+        totals._before, totals._epoch = self, epoch
+        totals._num_waiting_values = self._num_waiting_values + epoch.num_values
+        if totals._num_waiting_values >= _MAX_WAITING_VALUES:
+            totals.rows()
+        return totals
+
+    def rows(self) -> np.ndarray:
+        """The numbers, float32 (6, N), not to be written to. Waits for the device."""
+        late, totals = [], self
+        while totals._rows_RN is None:
+            late.append(totals)
+            totals = totals._before
+        for totals in reversed(late):  # without recursion: there may be many
+            totals._rows_RN = _with_epoch(totals._before._rows_RN, totals._epoch.rows())
+            totals._before, totals._epoch, totals._num_waiting_values = None, None, 0
+        return self._rows_RN
+
+    def signals(self) -> SampleSignals | None:
+        """None where no sample was trained on."""
+        rows = self.rows()
+        if not rows[_EPOCHS].all():
+            rows = rows[:, rows[_EPOCHS] > 0]
+        num_seen = rows.shape[1]
+        if num_seen == 0:
+            return None
+        sorted_margins, sorted_losses = np.sort(rows[_MARGIN_MEAN]), np.sort(rows[_LOSS_LAST])
+        return SampleSignals(
+            num_samples_seen=num_seen,
+            margin_mean_quantiles=[finite(sorted_margins[round(q * (num_seen - 1))]) for q in QUANTILES],
+            negative_margin_share=np.count_nonzero(rows[_MARGIN_MEAN] < 0) / num_seen,
+            wrong_last_share=np.count_nonzero(rows[_MARGIN_LAST] < 0) / num_seen,
+            loss_last_mean=finite(np.add.reduce(rows[_LOSS_LAST], dtype=np.float64) / num_seen),
+            loss_last_median=finite(sorted_losses[num_seen // 2]),
+            forgotten_share=np.count_nonzero(rows[_FORGOTTEN]) / num_seen,
+        )
+
+
+class _Epoch:
+    """What the batches of an epoch have brought: those that wait to be worked on, and the (3, N) numbers of the rest.
+
+    On the CPU in NumPy, whose small operations cost less.
+    """
+
+    def __init__(self, labels_N: np.ndarray, rows_RN: np.ndarray | None = None) -> None:
+        self._labels_N = labels_N
+        self._rows_RN = rows_RN
+        self.waiting: list[tuple[Tensor, Tensor, Tensor]] = []
+        # So many batches may wait before ``make_room`` is to be called; it finds out how large they are.
+        self.look_again_at = 1
+
+    @property
+    def is_empty(self) -> bool:
+        return self._rows_RN is None and not self.waiting
+
+    @property
+    def num_values(self) -> int:
+        """Logits that wait."""
+        return len(self.waiting) * self.waiting[0][2].numel() if self.waiting else 0
+
+    def make_room(self) -> None:
+        """Work on what waits where that is much."""
+        num_values = self.waiting[0][2].numel()
+        most = min(_MAX_WAITING_BATCHES, -(-_MAX_WAITING_VALUES // max(num_values, 1)))
+        if len(self.waiting) >= most:
+            self._reduce()
+        self.look_again_at = most
+
+    def rows(self) -> np.ndarray:
+        """Seen, loss and margin of each sample, float32 (3, N), 0 where it was not trained on. Waits for the device."""
+        if self._rows_RN is None:
+            self._rows_RN = np.zeros((3, len(self._labels_N)), dtype=np.float32)
         self._reduce()
-        if sum_over_processes is None:
-            return self._epoch_RN
-        return sum_over_processes(torch.from_numpy(self._epoch_RN.copy())).numpy()
+        return self._rows_RN
 
     @torch.no_grad()
     def _reduce(self) -> None:
-        if not self._waiting:
+        if not self.waiting:
             return
-        indices_B, losses_B, logits_BC = map(torch.cat, zip(*self._waiting, strict=True))
-        self._waiting, self._num_waiting_values = [], 0
+        if self._rows_RN is None:
+            self._rows_RN = np.zeros((3, len(self._labels_N)), dtype=np.float32)
+        indices_B, losses_B, logits_BC = map(torch.cat, zip(*self.waiting, strict=True))
+        self.waiting = []
         rows = indices_B.numpy()
         labels_B = self._labels_N[rows]
         if logits_BC.device.type == "cpu":
             margins_B = margins(logits_BC.float().numpy(), labels_B)
         else:
             margins_B = device_margins(logits_BC, torch.from_numpy(labels_B)).cpu().numpy()
-        self._epoch_RN[_SEEN][rows] = 1.0
-        self._epoch_RN[_LOSS][rows] = losses_B.float().cpu().numpy()
-        self._epoch_RN[_MARGIN][rows] = margins_B
+        self._rows_RN[_SEEN][rows] = 1.0
+        self._rows_RN[_LOSS][rows] = losses_B.float().cpu().numpy()
+        self._rows_RN[_MARGIN][rows] = margins_B
+
+
+def _with_epoch(before: np.ndarray, brought: np.ndarray) -> np.ndarray:
+    """Totals (6, N) and what an epoch has brought (3, N), to the totals after it."""
+    after = np.empty_like(before)
+    np.add(before[_EPOCHS], 1, out=after[_EPOCHS])
+    # Each operation on the losses and the margins at once; there are few numbers, so that the calls count.
+    means_2N = np.subtract(brought[_LOSS:], before[_MEANS], out=after[_MEANS])
+    means_2N /= after[_EPOCHS]
+    means_2N += before[_MEANS]
+    after[_LAST] = brought[_LOSS:]
+    # The last margin of a sample that was never trained on is 0, which does not count as right.
+    was_right_N, is_wrong_N = before[_MARGIN_LAST] > 0, brought[_MARGIN] <= 0
+    np.add(before[_FORGOTTEN], was_right_N & is_wrong_N, out=after[_FORGOTTEN])
+    seen_N = brought[_SEEN]
+    return after if seen_N.all() else np.where(seen_N > 0, after, before)
 
 
 def margins(logits_BC: np.ndarray, labels_B: np.ndarray) -> np.ndarray:

@@ -13,7 +13,7 @@ from torch.nn import functional
 
 from common.config import config_from_mapping
 from common.device import configure_determinism
-from common.engine.assembly import build_parts, evaluation_set, load_data
+from common.engine.assembly import _even_batches, build_parts, evaluation_set, load_data
 from common.engine.evaluation import evaluate
 from common.engine.parts import Parts
 from common.engine.training_step import MicroBatch
@@ -71,6 +71,16 @@ LIVELY = {
 )
 def test_steps_per_epoch(changes, steps):
     assert build(**changes).steps_per_epoch == steps
+
+
+@pytest.mark.parametrize(
+    ("num_samples", "sizes"),
+    [(1, [1]), (256, [256]), (270, [270]), (383, [383]), (385, [193, 192]), (640, [320, 320]), (1000, [250] * 4)],
+)
+def test_a_small_rest_is_no_batch_of_its_own(num_samples, sizes):
+    batches = _even_batches(torch.arange(num_samples), 256)
+    assert [len(batch) for batch in batches] == sizes
+    assert torch.equal(torch.cat(batches), torch.arange(num_samples))
 
 
 def test_the_same_seed_builds_the_same_model():

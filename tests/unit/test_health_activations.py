@@ -157,6 +157,15 @@ def test_samples_of_a_sorted_batch_are_spread_over_it():
     assert signals.input_min == -1.0 and signals.input_max > 0.98
 
 
+def test_nothing_but_the_samples_looked_at_is_kept_in_memory():
+    model = nn.Sequential(nn.Linear(100, 50), nn.ReLU(), nn.Linear(50, 10))
+    with watch_activations(model) as watch, torch.inference_mode():
+        model(torch.randn(2560, 100))
+    kept = [*watch._inputs, *watch._outputs, *(part for calls in watch._calls.values() for part in calls[0].limits)]
+    assert [part.untyped_storage().nbytes() for part in kept] == [part.numel() * 4 for part in kept]
+    assert watch.summary().num_activation_layers == 1
+
+
 def test_functional_activations_cannot_be_seen():
     class Functional(nn.Module):
         def forward(self, x: torch.Tensor) -> torch.Tensor:

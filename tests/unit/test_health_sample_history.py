@@ -71,7 +71,7 @@ def test_means_last_values_and_forgetting_by_the_book(tmp_path):
     np.testing.assert_array_equal(arrays["margin_last"], margins[-1])
     np.testing.assert_array_equal(arrays["forgotten"], ((margins[:-1] > 0) & (margins[1:] <= 0)).sum(axis=0))
     assert (arrays["epochs"] == 5).all()
-    signals = history.signals()
+    signals = history.totals.signals()
     assert signals.num_samples_seen == 20
     assert signals.negative_margin_share == pytest.approx((margins.mean(axis=0) < 0).mean())
     assert signals.wrong_last_share == pytest.approx((margins[-1] < 0).mean())
@@ -82,12 +82,12 @@ def test_means_last_values_and_forgetting_by_the_book(tmp_path):
 
 def test_samples_that_were_not_trained_on(tmp_path):
     history = SampleHistory(LABELS)
-    assert history.signals() is None
+    assert history.totals.signals() is None
     fill_epoch(history, 1, batches=slice(0, 2))
     history.close_epoch()
     arrays = written(history, tmp_path / "samples.npz")
     seen = arrays["epochs"] == 1
-    assert seen.sum() == 12 and history.signals().num_samples_seen == 12
+    assert seen.sum() == 12 and history.totals.signals().num_samples_seen == 12
     assert np.isnan(arrays["margin_mean"][~seen]).all() and np.isfinite(arrays["margin_mean"][seen]).all()
 
 
@@ -95,10 +95,44 @@ def test_waiting_batches_are_bounded(monkeypatch):
     monkeypatch.setattr("common.health.sample_history._MAX_WAITING_BATCHES", 2)
     bounded = SampleHistory(LABELS)
     fill_epoch(bounded, 1)
-    assert len(bounded._waiting) < 2
+    assert len(bounded._epoch.waiting) < 2
     bounded.close_epoch()
     monkeypatch.undo()
     assert torch.equal(bounded.state_dict()["totals_RN"], closed(range(1, 2)).state_dict()["totals_RN"])
+
+
+def test_closed_epochs_wait_until_somebody_asks_and_in_any_order():
+    eager = SampleHistory(LABELS)
+    expected = []
+    for epoch in range(1, 6):
+        fill_epoch(eager, epoch)
+        eager.close_epoch()
+        expected.append((eager.totals.signals(), eager.state_dict()["totals_RN"]))
+    history, waiting = SampleHistory(LABELS), []
+    for epoch in range(1, 6):
+        fill_epoch(history, epoch)
+        history.close_epoch()
+        waiting.append((history.totals, history.late_state_dict()))
+    assert history.totals._rows_RN is None
+    for number in (3, 1, 4, 0, 2):
+        totals, state = waiting[number]
+        assert totals.signals() == expected[number][0]
+        assert torch.equal(state()["totals_RN"], expected[number][1])
+
+
+def test_what_waits_over_many_epochs_is_bounded_too(monkeypatch):
+    monkeypatch.setattr("common.health.sample_history._MAX_WAITING_VALUES", 4 * len(LABELS) * 4)
+    history = closed(range(1, 4))
+    assert history.totals._rows_RN is None
+    assert closed(range(4, 5), history).totals._rows_RN is not None
+
+
+def test_thousands_of_epochs_may_wait():
+    history, labels = SampleHistory(torch.zeros(1, dtype=torch.int64)), torch.zeros(1, dtype=torch.int64)
+    for _ in range(3000):
+        history.add(labels, torch.ones(1), torch.zeros(1, 2))
+        history.close_epoch()
+    assert history.state_dict()["totals_RN"][0].item() == 3000
 
 
 @pytest.mark.parametrize("stop_after", [0, 1, 3, 4])
@@ -110,7 +144,7 @@ def test_an_interruption_changes_no_bit(stop_after):
     fill_epoch(history, 3, batches=slice(stop_after, None))
     history.close_epoch()
     assert torch.equal(history.state_dict()["totals_RN"], straight.state_dict()["totals_RN"])
-    assert history.signals() == straight.signals()
+    assert history.totals.signals() == straight.totals.signals()
 
 
 def test_saving_in_between_changes_nothing():
@@ -160,9 +194,7 @@ class Processes:
             fill_epoch(self.histories[batch % 2], epoch, batches=slice(batch, batch + 1))
 
     def total(self) -> torch.Tensor:
-        for history in self.histories:
-            history._reduce()
-        return torch.from_numpy(sum(history._epoch_RN for history in self.histories))
+        return torch.from_numpy(sum(history._epoch.rows() for history in self.histories))
 
     def close_epoch(self) -> None:
         total = self.total()
@@ -216,7 +248,7 @@ def test_numbers_that_are_not_finite_and_half_precision():
     logits = torch.tensor([[1.0, math.nan], [2.0, 5.0]], dtype=torch.bfloat16)
     history.add(torch.arange(2), torch.tensor([math.inf, 0.5]), logits)
     history.close_epoch()
-    signals = history.signals()
+    signals = history.totals.signals()
     assert signals.loss_last_mean is None
     assert history.state_dict()["totals_RN"][4, 1] == 3.0
     json.dumps(signals.as_dict(), allow_nan=False)
@@ -266,12 +298,12 @@ def test_wrong_labels_have_the_lowest_margins(share, digits, tmp_path):
     below = ranks[is_wrong.numpy()].sum() - num_wrong * (num_wrong - 1) / 2
     area_under_roc = 1 - below / (num_wrong * num_right)
     assert area_under_roc > 0.95
-    assert history.signals().negative_margin_share == pytest.approx(share, abs=0.1)
+    assert history.totals.signals().negative_margin_share == pytest.approx(share, abs=0.1)
 
 
 def test_right_labels_have_positive_margins_and_watching_changes_no_bit(digits):
     history, watched_sha256 = trained(*digits, epochs=6)
     rng = torch.get_rng_state()
     _, plain_sha256 = trained(*digits, epochs=6, watched=False)
-    assert history.signals().negative_margin_share < 0.1
+    assert history.totals.signals().negative_margin_share < 0.1
     assert watched_sha256 == plain_sha256 and torch.equal(rng, torch.get_rng_state())

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from tensorboard.backend.event_processing.event_file_loader import LegacyEventFileLoader
 
 from common.checkpoints import snapshot, to_bytes
 from common.config import load_config
@@ -58,6 +59,35 @@ def test_epochs_that_follow_quickly_are_saved_with_a_later_one():
 def test_a_periodic_checkpoint_takes_what_waits_with_it():
     run = train("run", **{**CHANGES, **WAITING, "checkpointing__checkpoint_every_n_epochs": 2})
     assert epochs_saved(run) == [2, 4, 6]
+
+
+def test_not_too_many_epochs_wait(monkeypatch):
+    monkeypatch.setattr("common.engine.saver.MOST_WAITING_EPOCHS", 4)
+    assert epochs_saved(train("run", **CHANGES, **WAITING)) == [4, 6]
+
+
+@pytest.mark.parametrize(("changes", "published"), [({}, [0, 1, 2, 3, 4, 5]), (WAITING, [0, 0, 0, 0, 0, 0])])
+def test_metrics_and_event_files_come_with_the_checkpoints(changes, published):
+    """What a program sees of a run is what the run would go on from."""
+    loaded = load_config(write_config(**CHANGES, **changes, logging__tensorboard=True))
+    in_metrics, in_events = [], []
+
+    def look(_) -> bool:
+        in_metrics.append(len(Run(Path("run")).metrics["epochs"]))
+        in_events.append(num_epochs_in_events(Path("run/tensorboard")))
+        return False
+
+    with StopSignals() as stop:
+        request = RunRequest(loaded, "baseline", Path("run"), ["test"], publish=False, give_up=look)
+        metrics = run_training(request, Console(quiet=True), stop)
+    assert in_metrics == in_events == published
+    assert num_epochs_in_events(Path("run/tensorboard")) == len(metrics["epochs"]) == 6
+    assert all(type(epoch["health"]) is dict for epoch in metrics["epochs"])
+
+
+def num_epochs_in_events(folder: Path) -> int:
+    (path,) = folder.iterdir()
+    return sum(event.HasField("summary") for event in LegacyEventFileLoader(str(path)).Load())
 
 
 def test_so_does_a_training_that_is_cut_short():

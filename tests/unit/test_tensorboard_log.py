@@ -31,6 +31,10 @@ EPOCH = {
 }
 
 
+def add(log: TensorBoardLog, record: dict) -> None:
+    log.add_epochs([(record, 1.0)])
+
+
 def scalars(folder: Path) -> dict[str, list[tuple[int, float]]]:
     events = EventAccumulator(str(folder))
     events.Reload()
@@ -39,8 +43,8 @@ def scalars(folder: Path) -> dict[str, list[tuple[int, float]]]:
 
 def test_tensorboard_reads_every_number_of_an_epoch(tmp_path):
     with TensorBoardLog(tmp_path / "tensorboard") as log:
-        log.add_epoch(EPOCH)
-        log.add_epoch({"num": 2, "train_loss": 0.5})
+        add(log, EPOCH)
+        add(log, {"num": 2, "train_loss": 0.5})
     assert scalars(tmp_path / "tensorboard") == {
         "loss/train": [(1, 1.5), (2, 0.5)],
         "loss/val": [(1, 1.25)],
@@ -58,22 +62,22 @@ def test_tensorboard_reads_every_number_of_an_epoch(tmp_path):
 
 def test_what_is_not_finite_is_left_out(tmp_path):
     with TensorBoardLog(tmp_path) as log:
-        log.add_epoch({"num": 1, "train_loss": float("nan"), "val_loss": float("inf"), "val_acc": 10.0})
+        add(log, {"num": 1, "train_loss": float("nan"), "val_loss": float("inf"), "val_acc": 10.0})
     assert scalars(tmp_path) == {"accuracy_pct/val": [(1, 10.0)]}
 
 
 def test_an_epoch_can_be_read_while_the_log_is_open(tmp_path):
     with TensorBoardLog(tmp_path) as log:
-        log.add_epoch({"num": 1, "train_loss": 2.0})
+        add(log, {"num": 1, "train_loss": 2.0})
         assert scalars(tmp_path) == {"loss/train": [(1, 2.0)]}
 
 
 def test_a_resumed_run_forgets_the_epochs_after_its_checkpoint(tmp_path):
     with TensorBoardLog(tmp_path) as log:
         for num in range(1, 6):
-            log.add_epoch({"num": num, "train_loss": float(num), "val_acc": 1.0})
+            add(log, {"num": num, "train_loss": float(num), "val_acc": 1.0})
     with TensorBoardLog(tmp_path, resume_after_epoch=3) as log:
-        log.add_epoch({"num": 4, "train_loss": 40.0})
+        add(log, {"num": 4, "train_loss": 40.0})
     assert scalars(tmp_path) == {
         "loss/train": [(1, 1.0), (2, 2.0), (3, 3.0), (4, 40.0)],
         "accuracy_pct/val": [(1, 1.0), (2, 1.0), (3, 1.0)],
@@ -83,11 +87,11 @@ def test_a_resumed_run_forgets_the_epochs_after_its_checkpoint(tmp_path):
 def test_a_file_torn_by_a_power_cut_does_not_harm_the_resumed_run(tmp_path):
     with TensorBoardLog(tmp_path) as log:
         for num in (1, 2, 3):
-            log.add_epoch({"num": num, "train_loss": float(num)})
+            add(log, {"num": num, "train_loss": float(num)})
     (torn,) = tmp_path.iterdir()
     torn.write_bytes(torn.read_bytes()[:-5])
     with TensorBoardLog(tmp_path, resume_after_epoch=2) as log:
-        log.add_epoch({"num": 3, "train_loss": 30.0})
+        add(log, {"num": 3, "train_loss": 30.0})
     assert scalars(tmp_path) == {"loss/train": [(1, 1.0), (2, 2.0), (3, 30.0)]}
 
 
@@ -102,7 +106,7 @@ def test_later_files_sort_after_earlier_ones_also_when_the_clock_went_back(tmp_p
 
 def test_the_file_says_its_version_first(tmp_path):
     with TensorBoardLog(tmp_path) as log:
-        log.add_epoch({"num": 7, "train_loss": 1.0})
+        add(log, {"num": 7, "train_loss": 1.0})
     (path,) = tmp_path.iterdir()
     first, second = EventFileLoader(str(path)).Load()
     assert first.file_version == "brain.Event:2"
@@ -115,6 +119,24 @@ def test_the_checksum_is_crc32c():
     assert tensorboard_log._crc32c(bytes(32)) == 0x8A9136AA
 
 
+@pytest.mark.parametrize("length", [4, 8, 60, 63, 64, 65, 127, 128, 129, 3000])
+def test_of_any_length_it_is_that_of_the_bytes_one_by_one(length):
+    content, crc = bytes(range(256)) * 12, 0xFFFFFFFF
+    for byte in content[:length]:
+        crc ^= byte
+        for _bit in range(8):
+            crc = crc >> 1 ^ (0x82F63B78 if crc & 1 else 0)
+    assert tensorboard_log._crc32c(content[:length]) == crc ^ 0xFFFFFFFF
+
+
+def test_epochs_keep_the_time_at_which_they_ended(tmp_path):
+    with TensorBoardLog(tmp_path) as log:
+        log.add_epochs([({"num": 1, "lr": 1.0}, 1000.5), ({"num": 2, "lr": 1.0}, 1001.25)])
+    events = EventAccumulator(str(tmp_path))
+    events.Reload()
+    assert [event.wall_time for event in events.Scalars("optimizer/learning_rate")] == [1000.5, 1001.25]
+
+
 def test_a_folder_that_cannot_be_made_is_an_error(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(OSError):
@@ -124,7 +146,7 @@ def test_a_folder_that_cannot_be_made_is_an_error(tmp_path):
 def test_writing_imports_neither_torch_nor_tensorboards_writer(tmp_path):
     code = (
         "import sys; from common.tensorboard_log import TensorBoardLog\n"
-        "with TensorBoardLog(sys.argv[1]) as log: log.add_epoch({'num': 1, 'lr': 0.1})\n"
-        "assert not {'torch', 'tensorboard.summary.writer.record_writer', 'numpy'} & set(sys.modules)"
+        "with TensorBoardLog(sys.argv[1]) as log: log.add_epochs([({'num': 1, 'lr': 0.1}, 1.0)])\n"
+        "assert not {'torch', 'tensorboard.summary.writer.record_writer'} & set(sys.modules)"
     )
     subprocess.run([sys.executable, "-c", code, tmp_path / "log"], cwd=ROOT, check=True)
