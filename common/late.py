@@ -13,7 +13,7 @@ Value = TypeVar("Value")
 
 
 class Late(Generic[Value]):
-    """A value that is worked out at the first call, and kept. ``work`` must depend on nothing that changes until then."""
+    """A value that is worked out at the first call, and kept: ``work`` must depend on nothing that changes by then."""
 
     def __init__(self, work: Callable[[], Value]) -> None:
         self._work: Callable[[], Value] | None = work

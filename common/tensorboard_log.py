@@ -7,7 +7,6 @@ done here.
 
 from __future__ import annotations
 
-import math
 import os
 import re
 import struct
@@ -42,6 +41,8 @@ FILE_NAME = re.compile(r"events\.out\.tfevents\.(\d+)\.")
 CRC32C_POLYNOMIAL = 0x82F63B78  # Castagnoli, reversed
 CRC_MASK_DELTA = 0xA282EAD8
 _BLOCK = 64
+_FLOAT = struct.Struct("<f").pack
+_LARGEST = (2 - 2**-23) * 2.0**127  # float32
 
 
 class TensorBoardLog:
@@ -60,6 +61,8 @@ class TensorBoardLog:
 
         self._messages = event_pb2
         self._summaries = summary_pb2
+        # By path, the bytes of a summary of one value up to the value's own four.
+        self._beginnings: dict[str, bytes] = {}
         folder = Path(folder)
         folder.mkdir(parents=True, exist_ok=True)
         self._file: BinaryIO = open(folder / _next_file_name(folder), "ab")  # noqa: SIM115 - closed by close()
@@ -85,11 +88,21 @@ class TensorBoardLog:
         """
         events = []
         for record, wall_time in records:
-            summary = self._summaries.Summary()
-            for tag, value in _scalars(record):
-                summary.value.add(tag=tag, simple_value=value)
-            events.append(self._messages.Event(wall_time=wall_time, step=record["num"], summary=summary))
+            event = self._messages.Event(wall_time=wall_time, step=record["num"])
+            event.summary.MergeFromString(b"".join(self._summary_bytes(record)))
+            events.append(event)
         self._append(events)
+
+    def _summary_bytes(self, record: Mapping[str, Any]) -> Iterator[bytes]:
+        """A summary of one value after the other, which together are one of all: several times quicker to make."""
+        for path, value in _numbers(record):
+            beginning = self._beginnings.get(path)
+            if beginning is None:
+                one = self._summaries.Summary()
+                one.value.add(tag=_tag(path), simple_value=1.0)
+                beginning = self._beginnings[path] = one.SerializeToString()[:-4]
+            yield beginning
+            yield _FLOAT(value)
 
     def close(self) -> None:
         """Close the file; may be called twice."""
@@ -100,25 +113,22 @@ class TensorBoardLog:
         self._file.flush()
 
 
-def _scalars(epoch_record: Mapping[str, Any]) -> Iterator[tuple[str, float]]:
-    for key, value in epoch_record.items():
-        if key in NESTED_GROUPS and isinstance(value, Mapping):
-            for path, number in _numbers(value):
-                yield f"{key}/{path}", number
-        elif key not in NOT_PLOTTED:
-            for path, number in _numbers({key: value}):
-                yield TAGS.get(path, f"other/{path}"), number
-
-
-def _numbers(values: Mapping[str, Any]) -> Iterator[tuple[str, float]]:
-    """Path and value of every finite number in a tree of mappings; truth values are no numbers."""
+def _numbers(values: Mapping[str, Any], prefix: str = "") -> list[tuple[str, float]]:
+    """Path and value of every number in a tree of mappings that a float32 can hold; truth values are no numbers."""
+    numbers = []
     for key, value in values.items():
         if isinstance(value, (int, float)):
-            if not isinstance(value, bool) and math.isfinite(value):
-                yield key, float(value)
+            if not isinstance(value, bool) and abs(value) <= _LARGEST and prefix + key not in NOT_PLOTTED:
+                numbers.append((prefix + key, value))
         elif isinstance(value, Mapping):
-            for path, number in _numbers(value):
-                yield f"{key}/{path}", number
+            numbers += _numbers(value, f"{prefix}{key}/")
+    return numbers
+
+
+def _tag(path: str) -> str:
+    """Where TensorBoard shows the number at ``path`` of a record."""
+    is_in_group = path.startswith(tuple(f"{group}/" for group in NESTED_GROUPS))
+    return path if is_in_group else TAGS.get(path, f"other/{path}")
 
 
 def _next_file_name(folder: Path) -> str:

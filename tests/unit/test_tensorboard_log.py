@@ -60,9 +60,9 @@ def test_tensorboard_reads_every_number_of_an_epoch(tmp_path):
     }
 
 
-def test_what_is_not_finite_is_left_out(tmp_path):
+def test_what_is_not_finite_or_too_large_is_left_out(tmp_path):
     with TensorBoardLog(tmp_path) as log:
-        add(log, {"num": 1, "train_loss": float("nan"), "val_loss": float("inf"), "val_acc": 10.0})
+        add(log, {"num": 1, "train_loss": float("nan"), "val_loss": float("inf"), "lr": 1e39, "val_acc": 10.0})
     assert scalars(tmp_path) == {"accuracy_pct/val": [(1, 10.0)]}
 
 
