@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from common import command
 from common.exits import EnvironmentLackError, Exit, ToolError, UsageError
+from common.loading import loading
 
 if TYPE_CHECKING:
     from common.console import Console
@@ -181,7 +182,8 @@ def load_data(run: RunEvidence, notices: list[str]) -> Dataset | None:
     """The run's data, where it is still there and the same; a notice where it is not."""
     if run.config is None:
         return None
-    from common.engine.assembly import load_data as load
+    with loading():
+        from common.engine.assembly import load_data as load
 
     try:
         dataset = load(run.config, write_files=False)

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from common.command import new_parser, print_json, run
 from common.console import Console, format_bytes
 from common.exits import Exit, UsageError
+from common.loading import loading
 from common.signals import StopSignals
 
 if TYPE_CHECKING:
@@ -102,9 +103,10 @@ def _export(args: argparse.Namespace) -> Exit:
     request = _request(args)
     console = Console(quiet=args.quiet, as_json=args.json)
 
-    from common.export.guide import write_guide
-    from common.export.pipeline import export
-    from common.export.report import report_paths, write_reports
+    with loading():
+        from common.export.guide import write_guide
+        from common.export.pipeline import export
+        from common.export.report import report_paths, write_reports
 
     result = export(request, console)
     documents = write_reports(result)

@@ -94,7 +94,7 @@ def make_parser() -> argparse.ArgumentParser:
 def program(args: argparse.Namespace) -> Exit:
     deadline_s = None if args.timeout is None else time.time() + args.timeout
     # Imported where needed, so that --help and a wrong flag answer at once, and a wrong space before torch is loaded.
-    from common.search.loading import loading
+    from common.loading import loading
     from common.search.stopping import SearchStop
 
     with SearchStop(deadline_s) as stop, ExitStack() as at_the_end:

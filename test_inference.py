@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from common import command
 from common.exits import EnvironmentLackError, Exit, UsageError
+from common.loading import loading
 
 if TYPE_CHECKING:
     from common.console import Console
@@ -62,8 +63,9 @@ def program(args: argparse.Namespace) -> Exit:
     """Measure, show and keep what was asked for; the exit code says whether the requirements are met."""
     check_usage(args)
     # Imported here, so that --help and a wrong flag answer at once.
-    from common.console import Console
-    from common.inference.session import SessionRequest, run_session
+    with loading():
+        from common.console import Console
+        from common.inference.session import SessionRequest, run_session
 
     with Console(quiet=args.quiet, as_json=args.json) as console:
         prepare_outputs(args)

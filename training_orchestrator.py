@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from common import command
 from common.exits import Exit, UsageError
+from common.loading import loading
 from common.signals import StopSignals
 
 if TYPE_CHECKING:
@@ -73,17 +74,20 @@ def train_as_asked(args: argparse.Namespace, stop: StopSignals) -> Exit:
         return reproduce_as_asked(args, console, stop)
     requests = {seed: new_request(args, seed) for seed in args.seeds or [None]}
     if args.seeds:
-        from common.engine.seeds import summary_lines, train_seeds
+        with loading():
+            from common.engine.seeds import summary_lines, train_seeds
 
         result = train_seeds(output_dir(args), requests, console, stop)
         for line in summary_lines(result):
             console.result(line)
     elif args.dry_run:
-        from common.engine.dry_run import dry_run
+        with loading():
+            from common.engine.dry_run import dry_run
 
         result = dry_run(requests[None], console)
     else:
-        from common.engine.run import train
+        with loading():
+            from common.engine.run import train
 
         result = train(requests[None], console, stop)
     if args.json and result:  # of several processes that train together, one tells
@@ -108,7 +112,8 @@ def new_request(args: argparse.Namespace, seed: int | None) -> RunRequest:
 
 def reproduce_as_asked(args: argparse.Namespace, console: Console, stop: StopSignals) -> Exit:
     """Train a past run again and say whether the bits are the same."""
-    from common.engine.reproduce import reproduce, verdict_lines
+    with loading():
+        from common.engine.reproduce import reproduce, verdict_lines
 
     result = reproduce(
         args.reproduce,

@@ -3,9 +3,10 @@
 
 Everything else is on, metrics, checkpoints and logs included. Of every two epochs one has the signals, and each kind
 comes first as often as the other, so that both use the same memory and what else the machine does hits both alike.
-Much of the work on signals waits for the next save. So epochs are saved in blocks, as many as a second has, and saving
-a block in which every second epoch has signals is timed beside saving one in which none has. Done once are measuring
-the data and writing the samples' history, shared by the epochs that the config trains.
+Much of the work on signals waits for the next save. So epochs are saved in blocks, and saving a block in which every
+second epoch has signals is timed beside saving one in which none has; of those with signals a block has as many as the
+config lets wait for a save. Done once are measuring the data and writing the samples' history, shared by the epochs
+that the config trains.
 
 A round is one training. Its cost is the median over its pairs of epochs of how much longer the one with signals took,
 plus what saving its signals takes and a share of what is done once; the result is the median over the rounds, with the
@@ -47,7 +48,7 @@ from common.signals import StopSignals
 LIMIT_PCT = 2.0
 ROUNDS = {"digits": 40, "resnet": 6}
 # Of a training, an even number: every second one is without signals.
-BLOCKS = {"digits": 4, "resnet": 2}
+BLOCKS = {"digits": 10, "resnet": 2}
 
 _WATCH, _HEALTH = epoch_record.watch_activations, epoch_record.late_health
 
@@ -159,11 +160,13 @@ def measure(name: str, rounds: int, changes: list[str]) -> bool:
         num_epochs = loaded.config.training.epochs
         request = RunRequest(loaded, "baseline", Path("first"), ["benchmark"], publish=False, reports=False,
                              dataset=load_data(loaded.config, write_files=False))  # fmt: skip
-        saved_together = 2 * max(1, round(1.0 / usual_epoch_s(request)))
+        saved_together = 2 * most_waiting(request)
         num_measured = BLOCKS[name] * saved_together
         # One more than that, before which it gives up: after its last epoch, a training saves by itself.
         length = f"training.epochs={num_measured + 1}"
-        request = replace(request, loaded=load_case(case, [*changes, length]))
+        # The blocks decide when it saves.
+        by_blocks = ["checkpointing.min_seconds_between_saves=3600", "checkpointing.checkpoint_every_n_epochs=null"]
+        request = replace(request, loaded=load_case(case, [*changes, length, *by_blocks]))
         expected = weights_of(train(replace(request, output_dir=Path("whole")), Console(quiet=True), StopSignals()))
         measured = [measure_round(request, number, saved_together, num_measured, expected) for number in range(rounds)]
         os.chdir(ROOT)
@@ -180,20 +183,20 @@ def measure(name: str, rounds: int, changes: list[str]) -> bool:
 
 
 def load_case(case: Case, changes: list[str]) -> LoadedConfig:
-    # The blocks decide when a training saves: never by itself.
-    overrides = [*case.overrides, f"training.num_threads={case.threads}", "early_stopping.enabled=false",
-                 "checkpointing.min_seconds_between_saves=3600", "checkpointing.checkpoint_every_n_epochs=null",
-                 *changes]  # fmt: skip
+    overrides = [*case.overrides, f"training.num_threads={case.threads}", "early_stopping.enabled=false", *changes]
     if "data.source=npz" in overrides:
         write_images(Path("images.npz"))
         overrides.append("data.root=images.npz")
     return load_config(ROOT / "configs/training_config.yaml", mode="baseline", overrides=overrides)
 
 
-def usual_epoch_s(request: RunRequest) -> float:
-    """Of the second epoch: the first pays for what happens once in a process."""
+def most_waiting(request: RunRequest) -> int:
+    """How many epochs are saved at once, by the config and by how long the second one takes (the first one pays for
+    what happens once in a process)."""
     metrics = train(replace(request, stop_after_epochs=2), Console(quiet=True), StopSignals())
-    return metrics["epochs"][1]["time_s"]
+    checkpointing = request.loaded.config.checkpointing
+    in_time = int(checkpointing.min_seconds_between_saves / metrics["epochs"][1]["time_s"])
+    return max(1, min(in_time, checkpointing.checkpoint_every_n_epochs or in_time))
 
 
 def measure_round(request: RunRequest, number: int, saved_together: int, num_epochs: int, expected: list[str]) -> Round:

@@ -32,6 +32,7 @@ from common.environment import collect_environment, exactness_fingerprint, finge
 from common.exits import EnvironmentLackError, RunFailedError, StoppedError, ToolError
 from common.gpu_monitor import GpuMonitor
 from common.health import measure_data
+from common.loading import loading
 from common.parallel import World, joined_world
 from common.run_folder import RunFolder, RunLock, publish_links
 from common.seeding import derive_seed, seed_everything
@@ -77,7 +78,8 @@ def prepare(request: RunRequest, console: Console, world: World, *, write_files:
     num_threads = set_num_threads(config.training.num_threads)
     dataset = request.dataset or load_data(config, write_files=write_files and world.is_main)
     seeds = seed_everything(config.reproducibility.seed)
-    parts = build_parts(config, dataset, device, world, mode=request.mode)
+    with loading():  # the first optimizer of a process loads torch's compiler
+        parts = build_parts(config, dataset, device, world, mode=request.mode)
     if not world.is_alone:
         # The same weights everywhere, but from here on every process draws its own dropout.
         torch.manual_seed(derive_seed(config.reproducibility.seed, "process", world.rank))

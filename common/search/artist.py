@@ -12,8 +12,8 @@ from collections.abc import Callable
 from multiprocessing.connection import Connection
 from pathlib import Path
 
+from common.loading import loading
 from common.search.held_signals import signals_held
-from common.search.loading import loading
 from common.search_results.importance import load_importance_libraries
 from common.search_results.pictures import Pictures, draw_importances, draw_scores, gathered
 from common.search_results.records import StudyRecord

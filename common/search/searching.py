@@ -14,12 +14,12 @@ from common.config import LoadedConfig, config_sha256
 from common.console import Console
 from common.environment import fingerprint_differences
 from common.exits import InputFileError, RunFailedError, StoppedError
+from common.loading import loading
 from common.search.agenda import Agenda, agenda
 from common.search.assignment import Assignment
 from common.search.definition import Definition
 from common.search.display import Display, num_tasks
 from common.search.ledger import Ledger, LedgerState, open_ledger, study_names
-from common.search.loading import loading
 from common.search.outcome import Surroundings, Trainer
 from common.search.output import (
     holds_study,

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from common.exits import EnvironmentLackError, InputFileError, UsageError
-from common.search.loading import loading
+from common.loading import loading
 
 if TYPE_CHECKING:
     from optuna.storages import BaseStorage

@@ -18,8 +18,8 @@ from multiprocessing.connection import Connection
 from typing import TYPE_CHECKING, Any
 
 from common.exits import EnvironmentLackError, Exit, StoppedError, ToolError
+from common.loading import loading
 from common.search.held_signals import signals_held, signals_released
-from common.search.loading import loading
 from common.search.outcome import Job, Outcome, Surroundings
 from common.search.stopping import SearchStop
 from common.signals import StopSignals

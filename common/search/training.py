@@ -20,9 +20,9 @@ from common.engine.run import train
 from common.engine.session import RunRequest
 from common.environment import collect_environment, describe_machine, exactness_fingerprint
 from common.exits import RunFailedError
+from common.loading import loading
 from common.search.assignment import Assignment
 from common.search.definition import Definition
-from common.search.loading import loading
 from common.search.outcome import Curve, Job, Outcome, Surroundings
 from common.search.space import configured
 from common.signals import StopSignals

@@ -8,10 +8,10 @@ from multiprocessing.connection import Connection
 from typing import Any
 
 from common.exits import Exit, StoppedError, ToolError
+from common.loading import loading
 from common.search.assignment import Assignment
 from common.search.held_signals import signals_released
 from common.search.ledger import open_ledger
-from common.search.loading import loading
 from common.search.owners import new_owner
 from common.search.stopping import SearchStop, TimeUpError
 from common.search.storage import Storage

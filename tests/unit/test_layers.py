@@ -11,7 +11,7 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
 LAYERS = [
-    {"exits", "atomic", "command", "console", "signals", "import_path", "choices", "record_texts", "late"},
+    {"exits", "atomic", "command", "console", "signals", "import_path", "choices", "record_texts", "late", "loading"},
     {
         "config", "metrics_file", "run_folder", "manifest", "checkpoint_container", "environment", "nvml",
         "classification_metrics", "plots", "tensorboard_log", "step_trace", "guides", "statistics",
