@@ -120,7 +120,8 @@ def _train_in(
         halve_as_noted(session)
         progress = parts.state.progress
         if "data" not in progress.signals:
-            progress.signals = progress.signals | {"data": measure_data(parts.dataset).as_dict()}
+            measured = request.data_signals or measure_data(parts.dataset).as_dict()
+            progress.signals = progress.signals | {"data": measured}
         if world.is_main:
             _require_space(session)
             if request.publish:

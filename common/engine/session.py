@@ -24,9 +24,9 @@ class RunRequest:
     ``stop_after_epochs`` ends the training before its last epoch, on a schedule made for all of them, and ``give_up``
     where it says so of the epochs so far: it must depend on them alone.
 
-    A process that trains many runs hands over what it has: the ``dataset`` that the config names, and ``machine`` as
-    ``describe_machine`` gave it. ``reports`` is False where nobody will look at the run: only its numbers and
-    checkpoints are written, and nothing is tested.
+    A process that trains many runs hands over what it has: the ``dataset`` that the config names, ``data_signals`` as
+    an earlier run on it measured them, and ``machine`` as ``describe_machine`` gave it. ``reports`` is False where
+    nobody will look at the run: only its numbers and checkpoints are written, and nothing is tested.
     """
 
     loaded: LoadedConfig
@@ -38,6 +38,7 @@ class RunRequest:
     stop_after_epochs: int | None = None
     give_up: Callable[[Sequence[Mapping]], bool] | None = None
     dataset: Dataset | None = None
+    data_signals: Mapping | None = None
     machine: Mapping | None = None
     reports: bool = True
 

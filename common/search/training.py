@@ -94,6 +94,7 @@ class TrialTrainer:
         self._definition = definition
         self._command_line = command_line
         self._datasets = {} if known is None else {_key(base.config): known.dataset}
+        self._data_signals: dict[str, Mapping] = {}
         self._machine = None if known is None else known.description
         load_optimizers(base)
 
@@ -114,6 +115,8 @@ class TrialTrainer:
         finally:
             if torch.cuda.is_available():
                 torch.cuda.empty_cache()
+        # The data is the same in every trial, and looked at in the first.
+        self._data_signals = {_key(config): document["signals"]["data"]}
         return outcome_of(document, self._definition)
 
     def _request(self, config: Config, job: Job) -> RunRequest:
@@ -128,6 +131,7 @@ class TrialTrainer:
             publish=False,
             reports=False,
             dataset=self._dataset(config),
+            data_signals=self._data_signals.get(_key(config)),
             machine=self._machine,
             give_up=None if job.rivals is None else Pruning(self._definition, job.rivals).gives_up,
         )

@@ -6,6 +6,8 @@ from pathlib import Path
 import pytest
 
 from common.config import load_config
+from common.health import measure_data
+from common.metrics_file import read_metrics
 from common.search.outcome import Job
 from common.search.stopping import LeaseLostError, SearchStop, TimeUpError
 from common.search.training import Pruning, TrialTrainer, best_so_far, outcome_of, trial_config
@@ -51,6 +53,23 @@ def test_only_numbers_and_checkpoints_are_written(base):
     assert {path.name for path in Path("run").iterdir() if not path.name.startswith(".")} == {
         "config.yaml", "environment.json", "metrics.json", "training.log", "checkpoints", "step_trace.bin",
     }  # fmt: skip
+
+
+def test_the_data_is_looked_at_once_for_all_trials_on_it(base, monkeypatch):
+    measured = []
+
+    def counting(dataset):
+        measured.append(dataset.name)
+        return measure_data(dataset)
+
+    monkeypatch.setattr("common.engine.run.measure_data", counting)
+    with _torch_settings_kept(), SearchStop() as stop:
+        trainer = TrialTrainer(base, definition(), ["test"])
+        for number, data in enumerate([{}, {}, {"data.split.val": 0.3}, {}]):
+            assert trainer.run(Job(PARAMS | data, 42, Path(str(number))), stop).state == "complete"
+    assert len(measured) == 3, "once for each change of the data"
+    signals = [read_metrics(Path(str(number)))["signals"]["data"] for number in range(4)]
+    assert signals[0] == signals[1] == signals[3] != signals[2]
 
 
 def test_no_reaction_and_no_test_takes_part_in_a_trial(base):
