@@ -40,6 +40,7 @@ from common.data import Dataset
 from common.engine import epoch_record
 from common.engine.assembly import load_data
 from common.engine.run import train
+from common.engine.saver import MOST_WAITING_EPOCHS
 from common.engine.session import RunRequest
 from common.engine.trainer import Trainer
 from common.health import SampleHistory, measure_data
@@ -112,8 +113,9 @@ class Round:
 class Alternation:
     """Asked between epochs whether to give up: times the epoch that has ended, and sets the kind of the next one."""
 
-    def __init__(self, measured: Round, num_epochs: int) -> None:
+    def __init__(self, measured: Round, number: int, num_epochs: int) -> None:
         self._measured = measured
+        self._number = number
         self._num_epochs = num_epochs
 
     def begin(self, trainer: Trainer) -> None:
@@ -147,8 +149,9 @@ class Alternation:
         return index // self._measured.saved_together % 2 == 0
 
     def _is_watched(self, index: int) -> bool:
-        """Of a mixed block's epochs: with, without, without, with, and so on."""
-        return self._is_mixed(index) and index % self._measured.saved_together % 4 in (0, 3)
+        """Of every pair of epochs in a mixed block one, in turns the first and the second."""
+        block, place = divmod(index, self._measured.saved_together)
+        return self._is_mixed(index) and (place + place // 2 + block // 2 + self._number) % 2 == 0
 
 
 def measure(name: str, rounds: int, changes: list[str]) -> bool:
@@ -196,12 +199,12 @@ def most_waiting(request: RunRequest) -> int:
     metrics = train(replace(request, stop_after_epochs=2), Console(quiet=True), StopSignals())
     checkpointing = request.loaded.config.checkpointing
     in_time = int(checkpointing.min_seconds_between_saves / metrics["epochs"][1]["time_s"])
-    return max(1, min(in_time, checkpointing.checkpoint_every_n_epochs or in_time))
+    return max(1, min(in_time, checkpointing.checkpoint_every_n_epochs or in_time, MOST_WAITING_EPOCHS // 2))
 
 
 def measure_round(request: RunRequest, number: int, saved_together: int, num_epochs: int, expected: list[str]) -> Round:
     measured = Round(saved_together)
-    alternation, run = Alternation(measured, num_epochs), Trainer.run
+    alternation, run = Alternation(measured, number, num_epochs), Trainer.run
 
     def begun_run(trainer: Trainer) -> None:
         alternation.begin(trainer)

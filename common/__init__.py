@@ -2,7 +2,8 @@
 
 1. Plain Python: ``exits`` (exit codes and errors), ``atomic`` (files that are never half-written), ``command``
    (the boundary between a script and the shell), ``console`` (what people see), ``signals`` (being asked to stop),
-   ``import_path`` and ``choices`` (names that people give), ``record_texts`` (JSON of a growing history).
+   ``import_path`` and ``choices`` (names that people give), ``record_texts`` (JSON of a growing history), ``late``
+   (work that can wait), ``loading`` (of many modules).
 2. No torch: ``config`` (YAML source, schema, modes), ``metrics_file``, ``run_folder``, ``manifest``,
    ``checkpoint_container`` (reads checkpoints without executing them), ``step_trace``, ``environment``, ``nvml``,
    ``classification_metrics``, ``guides``, ``statistics``, ``comparison``, ``diagnosis``, ``plots``,

@@ -31,6 +31,10 @@ class LateMapping(Mapping[str, Any]):
     def __init__(self, work: Callable[[], dict[str, Any]]) -> None:
         self._values = Late(work)
 
+    def settle(self) -> None:
+        """Do the work now."""
+        self._values()
+
     def __getitem__(self, key: str) -> Any:
         return self._values()[key]
 

@@ -1,4 +1,4 @@
-"""Loading many modules at once: a search does it before its first trial, and each of its workers again."""
+"""Loading many modules at once, as every tool does that needs torch, and each worker of a search again."""
 
 from __future__ import annotations
 

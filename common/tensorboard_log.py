@@ -12,6 +12,7 @@ import re
 import struct
 import time
 from collections.abc import Iterable, Iterator, Mapping
+from contextlib import suppress
 from functools import cache
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -65,7 +66,9 @@ class TensorBoardLog:
         self._beginnings: dict[str, bytes] = {}
         folder = Path(folder)
         folder.mkdir(parents=True, exist_ok=True)
-        self._file: BinaryIO = open(folder / _next_file_name(folder), "ab")  # noqa: SIM115 - closed by close()
+        path = folder / _next_file_name(folder)
+        # Unbuffered, so that what could not be written does not come after all. Closed by close().
+        self._file: BinaryIO = open(path, "ab", buffering=0)  # noqa: SIM115
         first = [event_pb2.Event(wall_time=time.time(), file_version="brain.Event:2")]
         if resume_after_epoch is not None:
             start = event_pb2.SessionLog(status=event_pb2.SessionLog.START)
@@ -85,6 +88,8 @@ class TensorBoardLog:
 
         Args:
             records: with the time at which each epoch ended, seconds since 1970.
+        Raises:
+            OSError: they could not be written; nothing of them is in the file.
         """
         events = []
         for record, wall_time in records:
@@ -109,8 +114,15 @@ class TensorBoardLog:
         self._file.close()
 
     def _append(self, events: Iterable[Any]) -> None:
-        self._file.write(b"".join(_record(event.SerializeToString()) for event in events))
-        self._file.flush()
+        content = memoryview(b"".join(_record(event.SerializeToString()) for event in events))
+        size = os.fstat(self._file.fileno()).st_size
+        try:
+            while content:
+                content = content[self._file.write(content) :]
+        except OSError:
+            with suppress(OSError):
+                self._file.truncate(size)
+            raise
 
 
 def _numbers(values: Mapping[str, Any], prefix: str = "") -> list[tuple[str, float]]:
@@ -153,13 +165,13 @@ def _masked_crc(content: bytes) -> int:
 
 
 def _crc32c(content: bytes) -> int:
-    """CRC-32C. Source: RFC 3720, appendix B.4.
+    """CRC-32C of 4 bytes or more. Source: RFC 3720, appendix B.4.
 
     A CRC is linear: that of a block is the sum (XOR) of what its bytes contribute, each by its value and how many bytes
     follow. NumPy looks all of that up at once, ten times faster than byte by byte.
     """
     # Zeros in front change nothing, and so does giving the first four bytes what the register starts with.
-    start = int.from_bytes(content[:4].ljust(4, b"\0"), "little") ^ 0xFFFFFFFF
+    start = int.from_bytes(content[:4], "little") ^ 0xFFFFFFFF
     padded = bytes(-len(content) % _BLOCK) + start.to_bytes(4, "little") + content[4:]
     blocks_KB = np.frombuffer(padded, np.uint8).reshape(-1, _BLOCK)
     tables = _crc_tables()

@@ -60,7 +60,9 @@ def train(values: Mapping[str, Any], dataset: Dataset | None, stop: StopSignals)
 def _best_epoch(parts: Parts, stop: StopSignals) -> dict | None:
     recorder = MutedRecorder()
     try:
-        Trainer(parts, Saver(parts, None, None, recorder.save_failed), recorder, PlainWatch(), stop).run()
+        Trainer(
+            parts, Saver(parts, None, None, recorder.save_failed, recorder.publish), recorder, PlainWatch(), stop
+        ).run()
     except NonFiniteError:
         return None
     return parts.state.progress.best

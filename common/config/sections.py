@@ -231,7 +231,9 @@ class Checkpointing(Section):
     checkpoint_every_n_steps: Count | None = Field(None, description="Steps between saves within an epoch.")
     checkpoint_every_n_seconds: Positive | None = Field(None, description="Seconds between saves within an epoch.")
     min_seconds_between_saves: NotNegative = Field(
-        1.0, description="Epochs that end sooner after a save wait in memory for the next one; 0 saves after each."
+        1.0,
+        description="Epochs that end sooner after a save wait in memory for the next one, and with them metrics.json "
+        "and event files; 0 saves after each.",
     )
     keep_last_n: Count | None = Field(None, description="Periodic checkpoints that are kept; null keeps all.")
     save_top_k: Count = Field(1, description="How many of the best epochs are kept.")

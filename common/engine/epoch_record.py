@@ -17,6 +17,10 @@ from common.engine.parts import Parts
 from common.health import ActivationWatch, recall_signals, series_signals, watch_activations
 from common.late import LateMapping
 
+# What an epoch's signals are worked out from may wait in main memory, where it is not more than this.
+_MOST_WAITING_BYTES = 4 << 20
+_BYTES_PER_SAMPLE = 32  # six totals, and a number in the epoch's order
+
 
 @dataclass(frozen=True)
 class Measurement:
@@ -81,9 +85,10 @@ def late_health(parts: Parts, measured: Measurement | None, steps: Sequence[Sequ
     progress, clip = parts.state.progress, parts.clip_max_norm
     norms, losses, weights = progress.grad_norms, progress.step_losses, progress.weight_signals
     samples_so_far = parts.state.sample_history.totals
+    watch, rows = (measured.activations, measured.val.metrics.per_class) if measured else (None, None)
 
     def health() -> dict:
-        activations = measured.activations.summary() if measured else None
+        activations = watch.summary() if watch else None
         samples = samples_so_far.signals()
         return {
             "clipped_share": None if clip is None or not norms else sum(norm > clip for norm in norms) / len(norms),
@@ -92,17 +97,16 @@ def late_health(parts: Parts, measured: Measurement | None, steps: Sequence[Sequ
             "weights": weights,
             "activations": activations.as_dict() if activations else None,
             "samples": samples.as_dict() if samples else None,
-            "recall": _recall(measured.val) if measured else None,
+            "recall": recall_signals([row.recall for row in rows], [row.support for row in rows]) if rows else None,
             "batch_label_entropy": parts.batch_mixing.label_entropy_ratio(_samples_of(step) for step in steps if step),
         }
 
-    return LateMapping(health)
+    late = LateMapping(health)
+    num_bytes = _BYTES_PER_SAMPLE * parts.num_train + (watch.num_bytes if watch else 0)
+    if parts.device.type != "cpu" or num_bytes > _MOST_WAITING_BYTES:
+        late.settle()
+    return late
 
 
 def _samples_of(step: Sequence[Tensor]) -> Tensor:
     return step[0] if len(step) == 1 else torch.cat(list(step))
-
-
-def _recall(evaluation: Evaluation) -> dict:
-    rows = evaluation.metrics.per_class
-    return recall_signals([row.recall for row in rows], [row.support for row in rows])

@@ -78,7 +78,7 @@ class Progress:
         return len(self.history)
 
     def frozen(self) -> Progress:
-        """A copy that going on leaves alone. The records in ``history``, which do not change, are shared."""
+        """A copy that going on leaves alone. The records in ``history`` are shared: what they say does not change."""
         frozen = replace(
             self,
             grad_norms=[*self.grad_norms],

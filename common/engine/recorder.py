@@ -48,8 +48,9 @@ class RunRecorder:
         self._epochs = epochs
         self._log_every_n_steps = log_every_n_steps
         self._renewed_at = time.monotonic()
-        # Records, and when their epochs ended.
-        self._unpublished: list[tuple[dict, float]] = []
+        # Records that are not in the event file, and when their epochs ended.
+        self._unplotted: list[tuple[dict, float]] = []
+        self._is_behind = False
 
     def epoch_started(self, progress: Progress) -> None:
         where = f", from step {progress.batch}" if progress.batch else ""
@@ -63,23 +64,31 @@ class RunRecorder:
             self._lock.renew()
             self._renewed_at = time.monotonic()
 
+    def epoch_closed(self, progress: Progress) -> None:
+        self._unplotted.append((progress.history[-1], time.time()))
+        self._is_behind = True
+
     def epoch_done(self, progress: Progress, saved: list[str]) -> None:
         record = progress.history[-1]
         for line in log_lines(record, saved):
             self._console.detail(line)
         self._console.show(screen_line(record, self._epochs, is_best=_is_best(progress)))
-        self._unpublished.append((record, time.time()))
 
     def publish(self, progress: Progress) -> None:
-        """Bring metrics.json and the event file up to date, where epochs were done since the last time."""
-        if not self._unpublished:
+        """Bring the event file and metrics.json up to date, where epochs were done since the last time.
+
+        Comes before a checkpoint is written: what the event file has of later epochs, a run that goes on makes it
+        forget, but what a checkpoint is ahead of would be missing for good.
+        """
+        if not self._is_behind:
             return
-        self.write_metrics(progress, "running")
+        for record, _ in self._unplotted:
+            record["health"] = dict(record["health"])  # what it is worked out from can go
         if self._tensorboard is not None:
-            self._tensorboard.add_epochs(self._unpublished)
-        for record, _ in self._unpublished:
-            record["health"] = dict(record["health"])  # worked out by now, and what it came from can go
-        self._unpublished = []
+            self._tensorboard.add_epochs(self._unplotted)
+        self._unplotted = []
+        self.write_metrics(progress, "running")
+        self._is_behind = False
 
     def save_failed(self, progress: Progress, name: str, error: OSError) -> None:
         """A checkpoint that the run can do without was not written; the training goes on."""
@@ -102,7 +111,7 @@ class RunRecorder:
     def write_metrics(self, progress: Progress, status: str, test: Mapping | None = None) -> dict:
         """Write metrics.json as it stands, and return it."""
         document = metrics_document(self._run, progress, status, test)
-        # While it runs, a checkpoint holds all that is in the file, and its history would bring it back.
+        # While it runs, the newest checkpoint's history brings the file back.
         self._metrics.write(document, flush=status != "running")
         return document
 
@@ -115,6 +124,9 @@ class MutedRecorder:
 
     def step_done(self, progress: Progress, loss: float) -> None:
         pass
+
+    def epoch_closed(self, progress: Progress) -> None:
+        progress.history[-1]["health"] = {}  # nobody asks for it here, and it would keep what it is worked out from
 
     def epoch_done(self, progress: Progress, saved: list[str]) -> None:
         pass

@@ -74,12 +74,12 @@ def prepare(request: RunRequest, console: Console, world: World, *, write_files:
     """
     config = request.loaded.config
     device = _device(config.training.device, world)
-    determinism = configure_determinism(config.reproducibility.deterministic, config.reproducibility.benchmark)
+    with loading():  # this is what loads torch's compiler
+        determinism = configure_determinism(config.reproducibility.deterministic, config.reproducibility.benchmark)
     num_threads = set_num_threads(config.training.num_threads)
     dataset = request.dataset or load_data(config, write_files=write_files and world.is_main)
     seeds = seed_everything(config.reproducibility.seed)
-    with loading():  # the first optimizer of a process loads torch's compiler
-        parts = build_parts(config, dataset, device, world, mode=request.mode)
+    parts = build_parts(config, dataset, device, world, mode=request.mode)
     if not world.is_alone:
         # The same weights everywhere, but from here on every process draws its own dropout.
         torch.manual_seed(derive_seed(config.reproducibility.seed, "process", world.rank))
@@ -237,7 +237,7 @@ def _train_until_trouble(
     trace = StepTrace(session.folder.trace) if is_main else None
     trainer = Trainer(
         parts,
-        Saver(parts, store, trace, recorder.save_failed),
+        Saver(parts, store, trace, recorder.save_failed, recorder.publish),
         recorder,
         _watch(session),
         session.stop,

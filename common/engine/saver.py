@@ -12,7 +12,7 @@ from common.late import settled
 from common.step_trace import StepTrace
 
 # Each waits with what its signals are to be worked out from.
-MOST_WAITING_EPOCHS = 256
+MOST_WAITING_EPOCHS = 64
 
 
 def is_restart_point(progress: Progress, save_every_n_steps: int | None) -> bool:
@@ -51,6 +51,7 @@ class Saver:
     Args:
         store, trace: where checkpoints and steps are written; None in processes that write nothing.
         save_failed: told when a checkpoint that the run can do without could not be written.
+        before_write: called before checkpoints are written, for what must not fall behind them; may have nothing to do.
     """
 
     def __init__(
@@ -59,11 +60,13 @@ class Saver:
         store: checkpoints.CheckpointStore | None,
         trace: StepTrace | None,
         save_failed: Callable[[Progress, str, OSError], None],
+        before_write: Callable[[Progress], None],
     ) -> None:
         self._parts = parts
         self._store = store
         self._trace = trace
         self._save_failed = save_failed
+        self._before_write = before_write
         self._held: dict[str, _Instant] = {}
         self._wanted: dict[str, int] = {}
         self._saved_at = self._clocked_at = time.monotonic()
@@ -79,11 +82,6 @@ class Saver:
         if self._trace is not None:
             self._trace.add(self._progress.step, loss_sum, grad_norm)
 
-    @property
-    def is_waiting(self) -> bool:
-        """Whether the last completed epoch is still to be written."""
-        return bool(self._held)
-
     def is_due_by_time(self) -> bool:
         """Whether the configured seconds have gone by since the last save."""
         every_s = self._parts.settings.save_every_n_s
@@ -97,29 +95,30 @@ class Saver:
         """Save where the training stands, within an epoch too.
 
         Raises:
-            NonFiniteError, OSError: as ``save_epoch``.
+            NonFiniteError: the state holds a NaN or infinite number; nothing was written of it.
+            OSError: as ``save_epoch``.
         """
         self.write_held()
         last_name = self._parts.plan.last_name
         if self._store is not None and self._last_is_restart_point and not self._is_restart_point():
             self._store.copy(last_name, RESTART_POINT_NAME)
-        self._check()
+        self._parts.state.require_finite()
+        self._count_time()
         self._write([last_name], self._capture())
         self._last_is_restart_point = self._is_restart_point()
 
     def save_epoch(self, *, may_wait: bool = True) -> list[str]:
         """Write what the last completed epoch's end calls for; returns the names of what was written of it, which is
-        nothing where it waits. Doing it twice changes nothing.
+        nothing where it waits. Doing it twice changes nothing. That the state is finite is for the caller to see to.
 
         What the run cannot do without comes before what it can: everything else that an epoch leaves behind can be made
         again from it.
 
         Raises:
-            NonFiniteError: the state holds a NaN or infinite number; nothing was written of it.
             OSError: a checkpoint that the run needs could not be written; the one before is still there.
         """
         plan, progress = self._parts.plan, self._progress
-        self._check()
+        self._count_time()
         self._wanted = plan.files(progress)
         names = [name for name, epoch in self._wanted.items() if epoch == progress.completed_epochs]
         needed = [name for name in (plan.last_name, plan.best_name) if name in names]
@@ -129,6 +128,7 @@ class Saver:
             self._held |= dict.fromkeys(needed, instant)
         if may_wait and not others and self._may_wait():
             return []
+        self._before_write(progress)
         self._write_needed()
         saved = needed + [name for name in others if self._try_to_write(name, instant)]
         self._prune()
@@ -140,6 +140,7 @@ class Saver:
         Raises:
             OSError: as ``save_epoch``.
         """
+        self._before_write(self._progress)
         if self._held:
             self._write_needed()
             self._prune()
@@ -158,7 +159,7 @@ class Saver:
             self._store.prune(self._wanted)
 
     def _may_wait(self) -> bool:
-        """Several processes, whose clocks differ, do not wait; nor does the end of a training."""
+        """Not long, and not for many epochs. Several processes, whose clocks differ, do not wait, nor does the end."""
         since_last_s = time.monotonic() - self._saved_at
         is_soon = since_last_s < self._parts.settings.min_s_between_saves
         is_little = self._progress.completed_epochs - self._saved_epochs < MOST_WAITING_EPOCHS
@@ -167,9 +168,8 @@ class Saver:
     def _is_restart_point(self) -> bool:
         return is_restart_point(self._progress, self._parts.settings.save_every_n_steps)
 
-    def _check(self) -> None:
-        """Refuse what is not finite, and count in the time that this process has spent on the run."""
-        self._parts.state.require_finite()
+    def _count_time(self) -> None:
+        """Count in the time that this process has spent on the run."""
         now = time.monotonic()
         self._progress.elapsed_s += now - self._clocked_at
         self._clocked_at = now

@@ -28,11 +28,11 @@ class Recorder(Protocol):
 
     def step_done(self, progress: Progress, loss: float) -> None: ...
 
-    def epoch_done(self, progress: Progress, saved: list[str]) -> None: ...
-
-    def publish(self, progress: Progress) -> None:
-        """Called when checkpoints are up to date: bring what programs read there too."""
+    def epoch_closed(self, progress: Progress) -> None:
+        """Called with the record in the history, before anything of the epoch is saved."""
         ...
+
+    def epoch_done(self, progress: Progress, saved: list[str]) -> None: ...
 
     def machine_usage(self) -> dict: ...
 
@@ -92,6 +92,7 @@ class Trainer:
         with self._stop.deferred():
             if self._progress.batch == 0:
                 # What the end of an epoch leaves may be incomplete after a crash. At the very start: the initial state.
+                self._parts.state.require_finite()
                 self._saver.save_epoch(may_wait=False)
             try:
                 while self._progress.finished is None and not self._is_cut_short():
@@ -100,7 +101,6 @@ class Trainer:
             finally:
                 # Whoever deals with a failed step goes back to what is on the disk.
                 self._saver.write_held()
-                self._recorder.publish(self._progress)
 
     def _is_cut_short(self) -> bool:
         if self._progress.completed_epochs == self._stop_after_epochs:
@@ -200,13 +200,14 @@ class Trainer:
         stopping, due_by_time = map(bool, flags) if flags else (self._stop.requested, self._saver.is_due_by_time())
         if due_by_time or self._saver.is_due_by_steps():
             self._saver.save_position()
-            self._recorder.publish(self._progress)
         if stopping:
             self._stop.raise_if_requested()
             raise self._stop.elsewhere()
 
     def _close_epoch(self, steps: list[list[Tensor]]) -> None:
         progress = self._progress
+        # No record of an epoch that ends in a state which cannot be saved.
+        self._parts.state.require_finite()
         started = time.perf_counter()
         # Of several processes none may leave an evaluation that the others are in: they stop after the next step.
         alone = self._parts.world.is_alone
@@ -231,9 +232,8 @@ class Trainer:
         elif progress.epoch >= self._settings.epochs:
             progress.finished = "completed"
         progress.begin_next_epoch()
+        self._recorder.epoch_closed(progress)
         self._recorder.epoch_done(progress, self._saver.save_epoch())
-        if not self._saver.is_waiting:
-            self._recorder.publish(progress)
 
 
 def _in_even_parts(step: Tensor, largest: int) -> list[Tensor]:

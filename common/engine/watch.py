@@ -99,7 +99,9 @@ class TrainingWatch:
 
     def _react_to_stall(self, would_stop_early: bool, *, may_act: bool) -> bool:
         progress = self._progress
-        actions = stall_actions(progress)
+        # Of several processes each sees the activations of its own samples only.
+        world = self._parts.world
+        actions = world.from_main(stall_actions(progress) if world.is_main else None)
         finding = f"no improvement for {self._stall.patience_epochs} epochs, and the loss is still high"
         if not may_act or not actions:
             self._suggest(finding, actions)

@@ -114,6 +114,11 @@ class ActivationWatch:
         self._hooks.clear()
         self._stance.close()
 
+    @property
+    def num_bytes(self) -> int:
+        """Memory that the copies of inputs and outputs take until ``summary``."""
+        return sum(part.nbytes for part in (*self._inputs, *self._outputs))
+
     def summary(self) -> ActivationSignals | None:
         """What was seen, or None if the model was not called. Waits for the device."""
         if not self._inputs:

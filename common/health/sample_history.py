@@ -102,6 +102,8 @@ class SampleHistory:
         if sum_over_processes is not None:
             epoch = _Epoch(self._labels_N, sum_over_processes(torch.from_numpy(epoch.rows().copy())).numpy())
         self._totals = self._totals.with_epoch(epoch)
+        if sum_over_processes is not None:
+            self._totals.rows()  # most of the work is done, and most processes never ask
         self.forget_epoch()
 
     def write(self, path: str | Path) -> None:
@@ -228,16 +230,18 @@ class _Epoch:
 
     @property
     def num_values(self) -> int:
-        """Logits that wait."""
-        return len(self.waiting) * self.waiting[0][2].numel() if self.waiting else 0
+        """Logits that wait, or a few more."""
+        return len(self.waiting) * max(self._size(0), self._size(-1)) if self.waiting else 0
 
     def make_room(self) -> None:
         """Work on what waits where that is much."""
-        num_values = self.waiting[0][2].numel()
-        most = min(_MAX_WAITING_BATCHES, -(-_MAX_WAITING_VALUES // max(num_values, 1)))
-        if len(self.waiting) >= most:
+        if self.num_values >= _MAX_WAITING_VALUES or len(self.waiting) >= _MAX_WAITING_BATCHES:
             self._reduce()
-        self.look_again_at = most
+        # Before there are twice as many: the next ones may be larger.
+        self.look_again_at = max(min(2 * len(self.waiting), _MAX_WAITING_BATCHES), 1)
+
+    def _size(self, batch: int) -> int:
+        return self.waiting[batch][2].numel()
 
     def rows(self) -> np.ndarray:
         """Seen, loss and margin of each sample, float32 (3, N), 0 where it was not trained on. Waits for the device."""
@@ -253,7 +257,6 @@ class _Epoch:
         if self._rows_RN is None:
             self._rows_RN = np.zeros((3, len(self._labels_N)), dtype=np.float32)
         indices_B, losses_B, logits_BC = map(torch.cat, zip(*self.waiting, strict=True))
-        self.waiting = []
         rows = indices_B.numpy()
         labels_B = self._labels_N[rows]
         if logits_BC.device.type == "cpu":
@@ -263,6 +266,7 @@ class _Epoch:
         self._rows_RN[_SEEN][rows] = 1.0
         self._rows_RN[_LOSS][rows] = losses_B.float().cpu().numpy()
         self._rows_RN[_MARGIN][rows] = margins_B
+        self.waiting = []  # last: where memory ran out on the way, it can be done again
 
 
 def _with_epoch(before: np.ndarray, brought: np.ndarray) -> np.ndarray:

@@ -94,7 +94,7 @@ class TrialTrainer:
         self._definition = definition
         self._command_line = command_line
         self._datasets = {} if known is None else {_key(base.config): known.dataset}
-        self._data_signals: dict[str, Mapping] = {}
+        self._data_signals: dict[str, Mapping | None] = {}
         self._machine = None if known is None else known.description
         load_optimizers(base)
 
@@ -116,7 +116,7 @@ class TrialTrainer:
             if torch.cuda.is_available():
                 torch.cuda.empty_cache()
         # The data is the same in every trial, and looked at in the first.
-        self._data_signals = {_key(config): document["signals"]["data"]}
+        self._data_signals = {_key(config): document["signals"].get("data")}
         return outcome_of(document, self._definition)
 
     def _request(self, config: Config, job: Job) -> RunRequest:

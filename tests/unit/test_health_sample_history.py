@@ -127,6 +127,34 @@ def test_what_waits_over_many_epochs_is_bounded_too(monkeypatch):
     assert closed(range(4, 5), history).totals._rows_RN is not None
 
 
+def test_the_bound_sees_batches_that_are_larger_than_the_first(monkeypatch):
+    monkeypatch.setattr("common.health.sample_history._MAX_WAITING_VALUES", 40)
+    history = SampleHistory(LABELS)
+    for size in (1, 4, 4, 4, 4):
+        history.add(torch.arange(size), torch.ones(size), torch.zeros(size, 4))
+    assert len(history._epoch.waiting) < 4
+
+
+def test_work_that_failed_can_be_done_again(monkeypatch):
+    """As where memory runs out: the next try must not find the batches gone."""
+    history = SampleHistory(LABELS)
+    fill_epoch(history, 1)
+    history.close_epoch()
+    state = history.late_state_dict()
+    with monkeypatch.context() as patched:
+        patched.setattr("common.health.sample_history.margins", lambda *_: (_ for _ in ()).throw(MemoryError))
+        with pytest.raises(MemoryError):
+            state()
+    assert torch.equal(state()["totals_RN"], closed(range(1, 2)).state_dict()["totals_RN"])
+
+
+def test_what_several_processes_have_summed_does_not_wait():
+    history = SampleHistory(LABELS)
+    fill_epoch(history, 1)
+    history.close_epoch(lambda rows: rows)
+    assert history.totals._rows_RN is not None
+
+
 def test_thousands_of_epochs_may_wait():
     history, labels = SampleHistory(torch.zeros(1, dtype=torch.int64)), torch.zeros(1, dtype=torch.int64)
     for _ in range(3000):

@@ -120,7 +120,7 @@ def test_the_checksum_is_crc32c():
 
 
 @pytest.mark.parametrize("length", [4, 8, 60, 63, 64, 65, 127, 128, 129, 3000])
-def test_of_any_length_it_is_that_of_the_bytes_one_by_one(length):
+def test_whatever_the_length_it_is_that_of_the_bytes_one_by_one(length):
     content, crc = bytes(range(256)) * 12, 0xFFFFFFFF
     for byte in content[:length]:
         crc ^= byte
@@ -135,6 +135,24 @@ def test_epochs_keep_the_time_at_which_they_ended(tmp_path):
     events = EventAccumulator(str(tmp_path))
     events.Reload()
     assert [event.wall_time for event in events.Scalars("optimizer/learning_rate")] == [1000.5, 1001.25]
+
+
+def test_what_could_not_be_written_whole_is_not_there(tmp_path):
+    """A file that may not grow takes a part of the events: that part goes, and they can be written later."""
+    code = (
+        "import resource, signal, sys; from common.tensorboard_log import TensorBoardLog\n"
+        "signal.signal(signal.SIGXFSZ, signal.SIG_IGN)\n"
+        "records = [({'num': num, 'lr': 0.5}, 1.0) for num in range(1, 4)]\n"
+        "with TensorBoardLog(sys.argv[1]) as log:\n"
+        "    resource.setrlimit(resource.RLIMIT_FSIZE, (150, resource.RLIM_INFINITY))\n"
+        "    try: log.add_epochs(records)\n"
+        "    except OSError: pass\n"
+        "    else: raise AssertionError('it fitted')\n"
+        "    resource.setrlimit(resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))\n"
+        "    log.add_epochs(records)\n"
+    )
+    subprocess.run([sys.executable, "-c", code, tmp_path / "log"], cwd=ROOT, check=True)
+    assert scalars(tmp_path / "log") == {"optimizer/learning_rate": [(1, 0.5), (2, 0.5), (3, 0.5)]}
 
 
 def test_a_folder_that_cannot_be_made_is_an_error(tmp_path):
