@@ -28,7 +28,7 @@ FLIPS = 400
 
 @pytest.fixture(scope="module")
 def scene(tmp_path_factory):
-    """A finished run in ``whole``; in ``stopped`` one that died when it wrote metrics.json after its third epoch."""
+    """A finished run in ``whole``; in ``stopped`` one that died when it had saved all of its third epoch."""
     folder = tmp_path_factory.mktemp("damage")
     for name in ("whole", "stopped"):
         (folder / name).mkdir()
@@ -36,9 +36,10 @@ def scene(tmp_path_factory):
     (folder / "states").mkdir()
     assert start(folder / "whole", kind="record", into=folder / "states").exit_code == 0
     lines = (folder / "states/changes.txt").read_text().splitlines()
-    metrics = [number for number, line in enumerate(lines, 1) if "\treplace\trun/metrics.json" in line]
-    assert start(folder / "stopped", kind="die", at=metrics[3]).exit_code == 9
-    assert len(Run(folder / "stopped/run").epochs) == 2
+    third = "\treplace\trun/checkpoints/checkpoint_epoch_3.pt"
+    (saved,) = [number for number, line in enumerate(lines, 1) if third in line]
+    assert start(folder / "stopped", kind="die", at=saved + 1).exit_code == 9
+    assert len(Run(folder / "stopped/run").epochs) == 3
     return folder
 
 
