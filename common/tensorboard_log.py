@@ -84,7 +84,7 @@ class TensorBoardLog:
     def add_epochs(self, records: Iterable[tuple[Mapping[str, Any], float]]) -> None:
         """Append the numbers of objects of ``epochs`` in metrics.json; their ``num`` is the step.
 
-        Texts and nulls (not measured, or not finite) are left out.
+        Texts, nulls (not measured, or not finite) and what a float32 cannot hold are left out.
 
         Args:
             records: with the time at which each epoch ended, seconds since 1970.
