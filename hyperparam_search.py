@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 
 from common import command
 from common.exits import Exit, UsageError
+from common.loading import loading
 
 if TYPE_CHECKING:
     from common.console import Console
@@ -94,7 +95,6 @@ def make_parser() -> argparse.ArgumentParser:
 def program(args: argparse.Namespace) -> Exit:
     deadline_s = None if args.timeout is None else time.time() + args.timeout
     # Imported where needed, so that --help and a wrong flag answer at once, and a wrong space before torch is loaded.
-    from common.loading import loading
     from common.search.stopping import SearchStop
 
     with SearchStop(deadline_s) as stop, ExitStack() as at_the_end:

@@ -48,14 +48,3 @@ class LateMapping(Mapping[str, Any]):
 def settled(values: Mapping[str, Any]) -> dict[str, Any]:
     """The same with every late value at the top level worked out."""
     return {key: value() if isinstance(value, Late) else value for key, value in values.items()}
-
-
-def plain(value: object) -> dict:
-    """For ``json``'s ``default``: a mapping that is no dict, as one.
-
-    Raises:
-        TypeError: it is something else that JSON does not have.
-    """
-    if isinstance(value, Mapping):
-        return dict(value)
-    raise TypeError(f"JSON has no {type(value).__name__}")

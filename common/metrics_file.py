@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping
 from pathlib import Path
 
 from common import atomic
 from common.exits import InputFileError
-from common.late import plain
 from common.record_texts import RecordTexts
 
 SCHEMA_VERSION = 1
@@ -66,7 +64,7 @@ def _encoded(value: object) -> str:
         return _encode_strictly(without_non_finite(value))
 
 
-_encode_strictly = json.JSONEncoder(ensure_ascii=False, allow_nan=False, default=plain).encode
+_encode_strictly = json.JSONEncoder(ensure_ascii=False, allow_nan=False).encode
 
 
 def read_metrics(path: str | Path) -> dict:
@@ -95,7 +93,7 @@ def without_non_finite(value: object) -> object:
     """The same nested value with every NaN and infinity replaced by None."""
     if isinstance(value, float):
         return value if math.isfinite(value) else None
-    if isinstance(value, Mapping):
+    if isinstance(value, dict):
         return {key: without_non_finite(item) for key, item in value.items()}
     if isinstance(value, (list, tuple)):
         return [without_non_finite(item) for item in value]

@@ -8,10 +8,7 @@ import re
 from copy import deepcopy
 from dataclasses import asdict, dataclass, field, fields, replace
 
-from common.late import plain
 from common.record_texts import RecordTexts
-
-_text = json.JSONEncoder(default=plain).encode
 
 
 @dataclass
@@ -63,8 +60,8 @@ class Progress:
     finished: str | None = None
     started_at: str = ""
     elapsed_s: float = 0.0
-    _history_texts: RecordTexts = field(default_factory=lambda: RecordTexts(_text), init=False, compare=False)
-    _signals_text: RecordTexts = field(default_factory=lambda: RecordTexts(_text), init=False, compare=False)
+    _history_texts: RecordTexts = field(default_factory=lambda: RecordTexts(json.dumps), init=False, compare=False)
+    _signals_text: RecordTexts = field(default_factory=lambda: RecordTexts(json.dumps), init=False, compare=False)
 
     def begin_next_epoch(self) -> None:
         """Move to the start of the next epoch, with empty sums."""

@@ -1,10 +1,8 @@
 from __future__ import annotations
 
-import json
-
 import pytest
 
-from common.late import Late, LateMapping, plain, settled
+from common.late import Late, LateMapping, settled
 
 
 def counted(value):
@@ -52,10 +50,4 @@ def test_a_late_mapping_is_like_the_dict_it_becomes():
     assert calls == []
     assert late["a"] == 1 and list(late) == ["a", "b"] and len(late) == 2 and "c" not in late
     assert late == {"a": 1, "b": {"c": [2.5]}} and dict(late) == late
-    assert json.dumps({"x": late}, default=plain) == json.dumps({"x": dict(late)})
     assert calls == [1]
-
-
-def test_json_still_refuses_what_it_does_not_have():
-    with pytest.raises(TypeError, match="no set"):
-        json.dumps({"x": {1}}, default=plain)
